@@ -1,0 +1,66 @@
+# Every target runs on a bare machine with Go, make and git. `make help` lists them.
+SHELL       := /bin/bash
+GO          ?= go
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS     := -X github.com/fluid-sd/fluid/plugin/record.Version=$(VERSION)
+BIN         := build/bin
+GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+FUZZTIME    ?= 30s
+TESTTIMEOUT ?= 10m
+
+# The directories plugin, agent and build are never targets.
+.PHONY: help build full run test race lint fuzz bench proto tidy clean ci rename plugin agent
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build coredns, fluid-agent and fluidctl into build/bin
+	@mkdir -p $(BIN)
+	@echo "building coredns (a first build compiles about 530 packages, some minutes on two cores)"
+	@$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/coredns ./build/coredns
+	@echo "building fluid-agent and fluidctl"
+	@$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./agent/cmd/fluid-agent ./agent/cmd/fluidctl
+	@ls -lh $(BIN) | awk 'NR>1{print "  " $$9 "  " $$5}'
+
+full: ## build coredns with every in-tree plugin into build/bin
+	@mkdir -p $(BIN)
+	$(GO) build -tags full -ldflags '$(LDFLAGS)' -o $(BIN)/coredns ./build/coredns
+
+run: build ## start CoreDNS and an agent on loopback, register a demo app, ask for it
+	@build/run.sh
+
+test: ## run every test
+	$(GO) test -timeout $(TESTTIMEOUT) ./...
+
+race: ## run every test under the race detector
+	$(GO) test -race -timeout 20m ./...
+
+lint: ## check style, layering and documentation
+	$(GO) vet ./...
+	$(GO) run $(GOLANGCI) run ./...
+
+fuzz: ## fuzz every decoder for FUZZTIME each
+	@for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	  done; done
+
+bench: ## run the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+proto: ## generate the Go code of the feed's protocol
+	$(GO) generate ./plugin/feed/...
+
+tidy: ## tidy go.mod, format the code
+	$(GO) mod tidy
+	$(GO) run mvdan.cc/gofumpt@v0.12.0 -l -w plugin agent build
+
+clean: ## remove what the build made
+	rm -rf $(BIN) build/dist
+
+ci: ## what the continuous integration runs
+	.ci/run
+
+rename: ## rename the module: make rename MODULE=example.org/fluid
+	@test -n "$(MODULE)" || { echo "usage: make rename MODULE=example.org/fluid"; exit 2; }
+	git grep -lF github.com/fluid-sd/fluid | xargs sed -i 's|github.com/fluid-sd/fluid|$(MODULE)|g'
