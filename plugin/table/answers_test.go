@@ -1,0 +1,122 @@
+package table_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/fluid-sd/fluid/plugin/table"
+)
+
+type answer struct{ key table.Key }
+
+// TestAnswersKeepTheBound puts and gets at random: an answer that is found is
+// the last one put under its key, and the bound holds at every moment.
+func TestAnswersKeepTheBound(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		capacity := rapid.IntRange(0, 40).Draw(t, "capacity")
+		s, last := table.NewAnswers[answer](capacity), map[table.Key]*answer{}
+		keys := rapid.Custom(func(t *rapid.T) table.Key {
+			return table.Key{Name: fmt.Sprintf("n%d", rapid.IntRange(0, 80).Draw(t, "n")), Tag: rapid.Uint64Range(0, 2).Draw(t, "tag")}
+		})
+		t.Repeat(map[string]func(*rapid.T){
+			"put": func(t *rapid.T) {
+				k := keys.Draw(t, "key")
+				a := &answer{key: k}
+				s.Put(k, a)
+				last[k] = a
+				if got := s.Get(k); capacity > 0 && got != a {
+					t.Fatalf("Get(%v) right after Put = %p, want %p", k, got, a)
+				}
+			},
+			"get": func(t *rapid.T) {
+				k := keys.Draw(t, "key")
+				if got := s.Get(k); got != nil && got != last[k] {
+					t.Fatalf("Get(%v) = %p, want %p or nil", k, got, last[k])
+				}
+			},
+			"shrink": func(t *rapid.T) {
+				capacity = rapid.IntRange(0, capacity).Draw(t, "capacity")
+				s.SetCapacity(capacity)
+			},
+			"": func(t *rapid.T) {
+				if got := s.Stats().Entries; got > capacity {
+					t.Fatalf("%d entries, want at most %d", got, capacity)
+				}
+			},
+		})
+	})
+}
+
+// TestAnswersSecondChance fills a store and keeps asking for one answer: it
+// survives a stream of answers that nobody asks for again.
+func TestAnswersSecondChance(t *testing.T) {
+	const capacity = 1000
+	s := table.NewAnswers[answer](capacity)
+	hot := table.Key{Name: "hot"}
+	s.Put(hot, &answer{})
+	for i := range 20 * capacity {
+		if s.Get(hot) == nil {
+			t.Fatalf("the answer in use was evicted after %d others", i)
+		}
+		s.Put(table.Key{Name: fmt.Sprint(i)}, &answer{})
+	}
+	if st := s.Stats(); st.Evictions == 0 || st.Entries > capacity || st.Entries < capacity/2 {
+		t.Errorf("stats %+v: want evictions, and between %d and %d entries", st, capacity/2, capacity)
+	}
+}
+
+// TestAnswersHoldTheirCapacity checks that few answers are lost to full sets.
+func TestAnswersHoldTheirCapacity(t *testing.T) {
+	const capacity = 50000
+	s := table.NewAnswers[answer](capacity)
+	for i := range capacity {
+		s.Put(table.Key{Name: fmt.Sprint(i)}, &answer{})
+	}
+	found := 0
+	for i := range capacity {
+		if s.Get(table.Key{Name: fmt.Sprint(i)}) != nil {
+			found++
+		}
+	}
+	if found < capacity*95/100 {
+		t.Errorf("%d of %d answers kept, want 95 %%", found, capacity)
+	}
+}
+
+func TestAnswersConcurrent(t *testing.T) {
+	s := table.NewAnswers[answer](100)
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 20000 {
+				k := table.Key{Name: fmt.Sprint((i * (g + 1)) % 300)}
+				if a := s.Get(k); a == nil {
+					s.Put(k, &answer{key: k})
+				} else if a.key != k {
+					t.Errorf("Get(%v) = answer of %v", k, a.key)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if got := s.Stats().Entries; got > 100 {
+		t.Errorf("%d entries, want at most 100", got)
+	}
+}
+
+func TestAnswersHitDoesNotAllocate(t *testing.T) {
+	s := table.NewAnswers[answer](10)
+	k := table.Key{Name: "web.fluid.internal.", Tag: 1}
+	s.Put(k, &answer{})
+	if n := testing.AllocsPerRun(100, func() {
+		if s.Get(k) == nil {
+			t.Fatal("missed")
+		}
+	}); n != 0 {
+		t.Errorf("a hit allocates %v times, want 0", n)
+	}
+}
