@@ -1,0 +1,187 @@
+package build_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// block is one fenced block of a Markdown file.
+type block struct {
+	test string // from the comment "<!-- test: NAME -->" above it
+	text string
+}
+
+var fence = regexp.MustCompile("(?ms)(?:^<!-- test: ([a-z]+) -->\n)?^```[a-z]*\n(.*?)^```$")
+
+func readmeBlocks(t *testing.T) []block {
+	t.Helper()
+	text, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blocks []block
+	for _, m := range fence.FindAllStringSubmatch(string(text), -1) {
+		blocks = append(blocks, block{test: m[1], text: m[2]})
+	}
+	return blocks
+}
+
+func snippets(t *testing.T, test string) string {
+	t.Helper()
+	var text strings.Builder
+	for _, b := range readmeBlocks(t) {
+		if b.test == test {
+			text.WriteString(b.text)
+		}
+	}
+	if text.Len() == 0 {
+		t.Fatalf("README.md has no block marked %q", test)
+	}
+	return text.String()
+}
+
+// Every block is run by one of the tests of this file, or is a figure or a
+// command that the other tests run in another way.
+func TestReadmeHasNoUntestedBlock(t *testing.T) {
+	known := map[string]bool{"tour": true, "resolved": true, "dnsmasq": true, "bind": true, "coredns": true, "plugincfg": true}
+	plain := []string{"──DNS──▶", "make run\nmake test\n", "dig @127.0.0.1 -p 1053 checkout.fluid.internal A +short\n", "apt-get install"}
+	for _, b := range readmeBlocks(t) {
+		ok := known[b.test]
+		for _, p := range plain {
+			ok = ok || b.test == "" && strings.Contains(b.text, p)
+		}
+		if !ok {
+			t.Errorf("no test runs this block of README.md (mark %q):\n%s", b.test, b.text)
+		}
+	}
+}
+
+// startDemo runs an agent and CoreDNS as the README says, with checkout
+// registered, and returns their environment.
+func startDemo(t *testing.T) []string {
+	t.Helper()
+	env := userEnv(t)
+	start(t, env, filepath.Join(binDir(t), "fluid-agent"))
+	start(t, env, filepath.Join(binDir(t), "coredns"), "-conf", "Corefile.example")
+	eventually(t, "register", func() error {
+		return command(t, env, filepath.Join(binDir(t), "fluidctl"), "-app", "checkout", "-ip", "10.0.0.9").Run()
+	})
+	eventually(t, "answer", want("127.0.0.1:1053", "checkout.fluid.internal", "10.0.0.9"))
+	return env
+}
+
+func TestMakeRun(t *testing.T) {
+	var out lockedBuilder
+	cmd := exec.Command("make", "--no-print-directory", "run")
+	cmd.Dir = ".."
+	cmd.Env = userEnv(t)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`(?m)^\s*(dig @127\.0\.0\.1 -p 1053 \S+ A \+short)$`)
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	defer func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }()
+	deadline := time.After(5 * time.Minute) // a first build is slow
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for !strings.Contains(out.String(), "Ctrl-C stops both") {
+		select {
+		case err := <-ended:
+			t.Fatalf("make run ended: %v\n%s", err, out.String())
+		case <-deadline:
+			t.Fatalf("make run did not get ready\n%s", out.String())
+		case <-tick.C:
+		}
+	}
+	if !strings.Contains(out.String(), "10.0.0.9") {
+		t.Errorf("the answer is not printed:\n%s", out.String())
+	}
+	dig := line.FindStringSubmatch(out.String())
+	if dig == nil {
+		t.Fatalf("no dig line:\n%s", out.String())
+	}
+	answer, err := exec.CommandContext(t.Context(), "sh", "-c", dig[1]).CombinedOutput()
+	if got := strings.TrimSpace(string(answer)); err != nil || got != "10.0.0.9" {
+		t.Errorf("%s: got %q, %v; want 10.0.0.9", dig[1], got, err)
+	}
+
+	// Ctrl-C goes to the whole foreground group.
+	if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(30 * time.Second):
+		t.Fatal("make run did not stop within 30 s of Ctrl-C")
+	}
+	if strings.Contains(out.String(), "panic") || !strings.Contains(out.String(), "stopping") {
+		t.Errorf("not a clean stop:\n%s", out.String())
+	}
+	if _, err := ask("127.0.0.1:1053", "checkout.fluid.internal"); err == nil {
+		t.Error("CoreDNS still answers")
+	}
+}
+
+func TestReadmeTour(t *testing.T) {
+	env := startDemo(t)
+	var script strings.Builder
+	script.WriteString("set -eu\n")
+	for line := range strings.Lines(snippets(t, "tour")) {
+		if !strings.HasSuffix(strings.TrimSpace(line), "&") { // started already
+			script.WriteString(line)
+		}
+	}
+	cmd := command(t, env, "bash", "-c", script.String())
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("the tour failed: %v", err)
+	}
+	out := cmd.Stdout.(*lockedBuilder).String()
+	for _, want := range []string{"web", "checkout", "10.0.0.10", "1 8080 10-0-0-10-8080.web.fluid.internal."} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the tour does not show %q:\n%s", want, out)
+		}
+	}
+}
+
+// Each resolver of the README, with its snippet as written, answers for Fluid.
+func TestReadmeResolvers(t *testing.T) {
+	env := startDemo(t)
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	t.Run("dnsmasq", func(t *testing.T) {
+		port := freePort(t)
+		conf := file("dnsmasq.conf", snippets(t, "dnsmasq")+"port="+port+"\nlisten-address=127.0.0.1\nbind-interfaces\nno-resolv\nno-hosts\nuser=root\npid-file=\n")
+		start(t, env, "dnsmasq", "--keep-in-foreground", "--conf-file="+conf)
+		eventually(t, "dnsmasq", want("127.0.0.1:"+port, "checkout.fluid.internal", "10.0.0.9"))
+	})
+	t.Run("bind", func(t *testing.T) {
+		port := freePort(t)
+		conf := file("named.conf", `options { directory "`+dir+`"; listen-on port `+port+` { 127.0.0.1; }; listen-on-v6 { none; };
+			dnssec-validation auto; validate-except { "fluid.internal"; }; recursion yes; pid-file none; session-keyfile none; };
+			controls { };
+			`+snippets(t, "bind"))
+		start(t, env, "named", "-f", "-c", conf)
+		eventually(t, "named", want("127.0.0.1:"+port, "checkout.fluid.internal", "10.0.0.9"))
+	})
+	t.Run("coredns", func(t *testing.T) {
+		port := freePort(t)
+		conf := file("Corefile", snippets(t, "coredns"))
+		start(t, env, filepath.Join(binDir(t), "coredns"), "-conf", conf, "-dns.port", port)
+		eventually(t, "coredns", want("127.0.0.1:"+port, "checkout.fluid.internal", "10.0.0.9"))
+	})
+}
