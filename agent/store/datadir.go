@@ -1,0 +1,135 @@
+package store
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Files of a data directory.
+const (
+	lockFile    = "lock"
+	idFile      = "server-id"
+	markFile    = "applied"
+	walDir      = "wal"
+	snapshotDir = "snapshots"
+)
+
+// dataDir is a data directory that this process has locked.
+type dataDir struct {
+	path string
+	lock *os.File
+	id   string // random server id
+}
+
+// openDir creates the directory if it is missing, locks it, and reads or makes
+// the server id.
+func openDir(path string) (_ *dataDir, err error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("create data directory: %w; create it for this user, or choose another with FLUID_DATA_DIR", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(path, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w; it must be writable by this user", path, err)
+	}
+	d := &dataDir{path: path, lock: lock}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			pid, _ := os.ReadFile(lock.Name())
+			return nil, fmt.Errorf("%w: %s is locked by process %s; stop that agent, or give this one its own directory with RAFT_ID or FLUID_DATA_DIR",
+				ErrLocked, path, strings.TrimSpace(string(pid)))
+		}
+		return nil, fmt.Errorf("lock data directory %s: %w", path, err)
+	}
+	if err := writePID(lock); err != nil {
+		return nil, fmt.Errorf("data directory %s: %w; it must be writable and have space left", path, err)
+	}
+	return d, d.identify()
+}
+
+func writePID(lock *os.File) error {
+	if err := lock.Truncate(0); err != nil {
+		return err
+	}
+	_, err := lock.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+	return err
+}
+
+// identify reads the server id, and makes one for a directory without state.
+// A directory with a log and no id must not get a new one: under another
+// identity the server would forget what it has acknowledged.
+func (d *dataDir) identify() error {
+	path := filepath.Join(d.path, idFile)
+	b, err := os.ReadFile(path)
+	if err == nil {
+		id := strings.TrimSpace(string(b))
+		if raw, err := hex.DecodeString(id); err != nil || len(raw) != 16 {
+			return fmt.Errorf("%w: %s does not hold a server id; restore the file, or wipe the directory with fluid-agent reset and join again", ErrCorrupt, path)
+		}
+		d.id = id
+		return nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read server id: %w", err)
+	}
+	if _, err := os.Stat(filepath.Join(d.path, walDir)); err == nil {
+		return fmt.Errorf("%w: %s is missing beside a log; restore the file, or wipe the directory with fluid-agent reset and join again", ErrCorrupt, path)
+	}
+	var raw [16]byte
+	_, _ = rand.Read(raw[:]) // never fails
+	d.id = hex.EncodeToString(raw[:])
+	if err := writeDurably(path, []byte(d.id+"\n")); err != nil {
+		return fmt.Errorf("write server id: %w", err)
+	}
+	return nil
+}
+
+// close releases the lock.
+func (d *dataDir) close() {
+	_ = d.lock.Close()
+}
+
+// writeDurably replaces a file so that a crash leaves the old or the new one.
+func writeDurably(path string, b []byte) error {
+	tmp := path + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// ReadServerID returns the server id of a data directory without locking it.
+// The error is fs.ErrNotExist for a directory that never held a server.
+func ReadServerID(dir string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(dir, idFile))
+	return strings.TrimSpace(string(b)), err
+}

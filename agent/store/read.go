@@ -1,0 +1,78 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/hashicorp/raft"
+)
+
+// barrier returns when everything that was committed before the call is
+// applied here, and this server was the leader at some moment during it.
+//
+// Raft knows no read index; the order of the steps is what makes it one. The
+// commit index is read before leadership is verified, and the term must be the
+// same afterwards: a server that was deposed and elected again in between may
+// have read the index of its earlier term. Reading is safe in a term only once
+// an entry of the term is committed, which takeOffice waits for.
+func (s *Store) barrier(ctx context.Context) error {
+	if !s.leading.Load() {
+		return &NotLeaderError{Leader: s.Leader()}
+	}
+	term := s.raft.CurrentTerm()
+	index := s.raft.CommitIndex()
+	if err := waitFuture(ctx, s.raft.VerifyLeader()); err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w: verify leadership: %w", ErrUnavailable, err)
+		}
+		return fmt.Errorf("%w: verify leadership: %w", &NotLeaderError{Leader: s.Leader()}, err)
+	}
+	if s.raft.CurrentTerm() != term || !s.leading.Load() {
+		return &NotLeaderError{Leader: s.Leader()}
+	}
+	return s.waitIndex(ctx, index)
+}
+
+// waitIndex blocks until the state machine has applied every command up to a
+// committed index. Raft's own AppliedIndex tells what was queued for the state
+// machine, not what it has done; and of the entries in between only commands
+// reach it.
+func (s *Store) waitIndex(ctx context.Context, index uint64) error {
+	st := s.fsm.current.Load()
+	for i := index; i > st.pos.Index; i-- {
+		var l raft.Log
+		if err := s.disk.log.GetLog(i, &l); err != nil {
+			if errors.Is(err, raft.ErrLogNotFound) {
+				break // below a snapshot, which Raft restores before it goes on
+			}
+			return fmt.Errorf("%w: read log entry %d: %w", ErrUnavailable, i, err)
+		}
+		if l.Type != raft.LogCommand {
+			continue
+		}
+		before := st.pos
+		before.Index = i - 1
+		select {
+		case <-s.Changed(before):
+			return nil
+		case <-s.stopped:
+			return fmt.Errorf("%w: %w", ErrUnavailable, s.Err())
+		case <-ctx.Done():
+			return fmt.Errorf("%w: wait for index %d: %w", ErrUnavailable, i, ctx.Err())
+		}
+	}
+	return nil
+}
+
+// Linearizable returns a State that holds every write that was acknowledged
+// before the call. It costs a round of messages to a quorum. On a server that
+// is not the leader it returns a *NotLeaderError.
+func (s *Store) Linearizable(ctx context.Context) (State, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
+	defer cancel()
+	if err := s.barrier(ctx); err != nil {
+		return State{}, err
+	}
+	return s.State(), nil
+}

@@ -1,0 +1,308 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/fluid-sd/fluid/plugin/catalog"
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+// A snapshot is the magic and a version byte, then frames. A frame is the
+// length and the CRC-32C of its content, 4 bytes each, little endian, and the
+// content: a zstd frame of at most frameSize bytes and one record more. The
+// plain text is records, each a length (uvarint), a kind and a body. The first
+// record is the header, the last the trailer, which holds the number of
+// records and the content hash.
+const (
+	snapshotMagic   = "fluidsnp"
+	snapshotVersion = 1
+	frameSize       = 64 << 10
+	maxFrame        = 4 << 20
+)
+
+// Kinds of snapshot record.
+const (
+	snapHeader  = 'H'
+	snapEntry   = 'E'
+	snapTomb    = 'T'
+	snapService = 'S'
+	snapKey     = 'K'
+	snapServer  = 'R'
+	snapMember  = 'M'
+	snapTrailer = 'Z'
+)
+
+var (
+	crcTable = crc32.MakeTable(crc32.Castagnoli)
+	// errSnapshot is wrapped by every error about the content of a snapshot.
+	errSnapshot = errors.New("damaged snapshot")
+)
+
+type snapshotWriter struct {
+	w     io.Writer
+	enc   *zstd.Encoder
+	plain []byte
+	out   []byte
+	body  []byte // reused between records
+	count uint64
+	err   error
+}
+
+// writeSnapshot streams the state to w.
+func writeSnapshot(w io.Writer, s *state) error {
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest))
+	if err != nil {
+		return err
+	}
+	defer enc.Close() //nolint:errcheck // nothing was streamed through it
+	if _, err := w.Write(append([]byte(snapshotMagic), snapshotVersion)); err != nil {
+		return err
+	}
+	sw := &snapshotWriter{w: w, enc: enc}
+	b := appendUint(nil, 1, s.pos.Generation)
+	b = appendUint(b, 2, s.pos.Index)
+	b = appendUint(b, 3, uint64(s.now))
+	b = appendString(b, 4, s.cluster.seed)
+	sw.record(snapHeader, appendUint(b, 5, s.floor))
+	sw.entries(s)
+	sw.rest(s)
+	b = appendUint(sw.body[:0], 1, sw.count)
+	sw.record(snapTrailer, appendUint(b, 2, s.hash))
+	sw.flush()
+	return sw.err
+}
+
+func (sw *snapshotWriter) entries(s *state) {
+	it := s.entries.Root().Iterator()
+	for _, e, ok := it.Next(); ok && sw.err == nil; _, e, ok = it.Next() {
+		b := appendString(sw.body[:0], 1, string(e.Key))
+		b = appendUint(b, 2, e.Index)
+		sw.body = appendString(b, 3, e.Value)
+		sw.record(snapEntry, sw.body)
+	}
+	dead := s.tombs.Root().Iterator()
+	for k, _, ok := dead.Next(); ok && sw.err == nil; k, _, ok = dead.Next() {
+		index, key := split(k)
+		sw.body = appendUint(appendString(sw.body[:0], 1, key), 2, index)
+		sw.record(snapTomb, sw.body)
+	}
+}
+
+func (sw *snapshotWriter) rest(s *state) {
+	svc := s.services.Root().Iterator()
+	for k, v, ok := svc.Next(); ok && sw.err == nil; k, v, ok = svc.Next() {
+		sw.body = appendUint(appendString(sw.body[:0], 1, k), 2, v.index)
+		sw.record(snapService, sw.body)
+	}
+	keys := s.keys.Root().Iterator()
+	for k, v, ok := keys.Next(); ok && sw.err == nil; k, v, ok = keys.Next() {
+		b := appendString(sw.body[:0], 1, k)
+		b = appendUint(b, 2, uint64(v.time))
+		b = appendString(b, 3, v.digest)
+		sw.body = appendString(b, 4, v.reply)
+		sw.record(snapKey, sw.body)
+	}
+	servers := s.servers.Root().Iterator()
+	for _, v, ok := servers.Next(); ok && sw.err == nil; _, v, ok = servers.Next() {
+		sw.record(snapServer, v.append(nil))
+	}
+	members := s.members.Root().Iterator()
+	for _, v, ok := members.Next(); ok && sw.err == nil; _, v, ok = members.Next() {
+		sw.record(snapMember, v.append(nil))
+	}
+}
+
+func (sw *snapshotWriter) record(kind byte, body []byte) {
+	sw.plain = binary.AppendUvarint(sw.plain, uint64(len(body)+1))
+	sw.plain = append(append(sw.plain, kind), body...)
+	sw.count++
+	if len(sw.plain) >= frameSize {
+		sw.flush()
+	}
+}
+
+func (sw *snapshotWriter) flush() {
+	if sw.err != nil || len(sw.plain) == 0 {
+		return
+	}
+	sw.out = sw.enc.EncodeAll(sw.plain, append(sw.out[:0], make([]byte, 8)...))
+	binary.LittleEndian.PutUint32(sw.out, uint32(len(sw.out)-8))
+	binary.LittleEndian.PutUint32(sw.out[4:], crc32.Checksum(sw.out[8:], crcTable))
+	_, sw.err = sw.w.Write(sw.out)
+	sw.plain = sw.plain[:0]
+}
+
+// snapshotReader builds a state from records.
+type snapshotReader struct {
+	t     *txn
+	count uint64
+	hash  uint64
+	floor uint64
+	done  bool
+}
+
+// readSnapshot reads what writeSnapshot wrote, and checks all of it.
+func readSnapshot(r io.Reader) (*state, error) {
+	head := make([]byte, len(snapshotMagic)+1)
+	if _, err := io.ReadFull(r, head); err != nil {
+		return nil, fmt.Errorf("%w: read magic: %w", errSnapshot, err)
+	}
+	if string(head[:len(snapshotMagic)]) != snapshotMagic {
+		return nil, fmt.Errorf("%w: not a Fluid snapshot", errSnapshot)
+	}
+	if v := head[len(snapshotMagic)]; v != snapshotVersion {
+		return nil, fmt.Errorf("%w: format %d, this version reads format %d; use the version that wrote it", errSnapshot, v, snapshotVersion)
+	}
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxFrame))
+	if err != nil {
+		return nil, err
+	}
+	defer dec.Close()
+	sr := &snapshotReader{t: newState().txn()}
+	for n := 0; ; n++ {
+		plain, err := readFrame(r, dec)
+		if err == io.EOF {
+			break
+		}
+		if err == nil {
+			err = sr.frame(plain)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: frame %d: %w", errSnapshot, n, err)
+		}
+	}
+	return sr.finish()
+}
+
+func readFrame(r io.Reader, dec *zstd.Decoder) (string, error) {
+	var head [8]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return "", err // io.EOF at a frame's border only
+	}
+	n := binary.LittleEndian.Uint32(head[:])
+	if n > maxFrame {
+		return "", fmt.Errorf("length %d", n)
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return "", io.ErrUnexpectedEOF
+	}
+	if crc32.Checksum(body, crcTable) != binary.LittleEndian.Uint32(head[4:]) {
+		return "", errors.New("checksum differs")
+	}
+	plain, err := dec.DecodeAll(body, nil)
+	return string(plain), err
+}
+
+func (sr *snapshotReader) frame(s string) error {
+	for s != "" {
+		n, w := uvarint(s)
+		if w <= 0 || n == 0 || n > uint64(len(s)-w) {
+			return errors.New("truncated record")
+		}
+		kind, body := s[w], s[w+1:uint64(w)+n]
+		s = s[uint64(w)+n:]
+		if sr.done || (kind == snapHeader) != (sr.count == 0) {
+			return errors.New("record out of place")
+		}
+		if err := sr.record(kind, body); err != nil {
+			return fmt.Errorf("record %c: %w", kind, err)
+		}
+		sr.count++
+	}
+	return nil
+}
+
+// parts are the fields that snapshot records are made of.
+type parts struct {
+	str [6]string
+	num [6]uint64
+}
+
+func readParts(body string) (p parts, err error) {
+	err = eachField(body, func(f field) error {
+		if f.id < len(p.str) {
+			p.str[f.id], p.num[f.id] = f.data, f.num
+		}
+		return nil
+	})
+	return p, err
+}
+
+func (sr *snapshotReader) record(kind byte, body string) error {
+	p, err := readParts(body)
+	if err != nil {
+		return err
+	}
+	t := sr.t
+	switch kind {
+	case snapHeader:
+		t.s.pos = record.Position{Generation: p.num[1], Index: p.num[2]}
+		t.s.now, sr.floor = int64(p.num[3]), p.num[5]
+		if p.str[4] != "" {
+			if len(p.str[4]) != 32 {
+				return errors.New("cluster key")
+			}
+			t.s.cluster = makeCluster(p.str[4])
+		}
+	case snapEntry:
+		sr.entry(record.Entry{Key: record.Key(p.str[1]), Index: p.num[2], Value: p.str[3]})
+	case snapTomb:
+		t.tombs.Insert(numbered(p.num[2], p.str[1]), struct{}{})
+		t.tombOf.Insert([]byte(p.str[1]), p.num[2])
+	case snapService:
+		stat, _ := t.services.Get([]byte(p.str[1]))
+		stat.index = p.num[2]
+		t.services.Insert([]byte(p.str[1]), stat)
+	case snapKey:
+		t.keys.Insert([]byte(p.str[1]), usedKey{time: int64(p.num[2]), digest: p.str[3], reply: p.str[4]})
+		t.keyAges.Insert(numbered(p.num[2], p.str[1]), struct{}{})
+	case snapServer:
+		s, err := decodeServerInfo(body)
+		t.servers.Insert([]byte(s.ID), s)
+		return err
+	case snapMember:
+		m, err := decodeMember(body)
+		t.members.Insert([]byte(m.ID), m)
+		return err
+	case snapTrailer:
+		sr.done = true
+		if p.num[1] != sr.count || p.num[2] != t.s.hash {
+			return errors.New("content does not add up")
+		}
+	default:
+		return errors.New("not known to this version")
+	}
+	return nil
+}
+
+func (sr *snapshotReader) entry(e record.Entry) {
+	t := sr.t
+	t.entries.Insert([]byte(e.Key), e)
+	t.byIndex.Insert(numbered(e.Index, e.Key), struct{}{})
+	if x := expiresOf(e); x > 0 {
+		t.expiry.Insert(numbered(uint64(x), e.Key), struct{}{})
+	}
+	t.s.hash += catalog.EntryHash(e)
+	t.s.bytes += int64(len(e.Key) + len(e.Value))
+	if e.Key.Kind() == record.KindInstance {
+		t.s.instances++
+		stat, _ := t.services.Get([]byte(e.Key.Service()))
+		stat.instances++
+		t.services.Insert([]byte(e.Key.Service()), stat)
+	}
+}
+
+func (sr *snapshotReader) finish() (*state, error) {
+	if !sr.done {
+		return nil, fmt.Errorf("%w: it ends early", errSnapshot)
+	}
+	sr.t.s.floor = sr.floor
+	return sr.t.commit(), nil
+}

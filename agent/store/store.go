@@ -1,0 +1,253 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+// Store is one Raft server: its log, its state machine and its membership.
+type Store struct {
+	cfg   Config
+	log   *slog.Logger
+	disk  *disk
+	trans raft.Transport
+	raft  *raft.Raft
+	fsm   *fsm
+
+	leaderCh chan bool
+	leading  atomic.Bool // the leader, and the cluster is made
+	queue    chan *proposal
+	slots    chan struct{} // one per entry that Raft works on
+
+	ctx       context.Context // ends with Close
+	cancel    context.CancelFunc
+	loops     sync.WaitGroup
+	stopped   chan struct{} // closed when the state machine stops
+	closeOnce sync.Once
+	closeErr  error
+}
+
+func newStore(cfg Config, d *disk, trans raft.Transport) *Store {
+	s := &Store{
+		cfg: cfg, log: cfg.Logger, disk: d, trans: trans, fsm: newFSM(),
+		queue: make(chan *proposal), slots: make(chan struct{}, maxInFlight),
+		stopped: make(chan struct{}),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.fsm.mark, s.fsm.warm = d.mark, d.warm
+	s.fsm.current.Store(d.state)
+	s.fsm.stop = func(err error) {
+		s.log.Error("state machine stopped; the state stays readable, writes are refused", "error", err)
+		close(s.stopped)
+	}
+	return s
+}
+
+func (s *Store) startLoops() {
+	s.loops.Go(s.leaderLoop)
+	s.loops.Go(s.proposeLoop)
+	s.hasten()
+}
+
+// Close hands leadership to another server if there is one, stops Raft and
+// closes the files. It blocks until all of it is done; later calls return what
+// the first one did.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() {
+		if s.raft.State() == raft.Leader && len(s.voters()) > 1 {
+			if err := s.raft.LeadershipTransfer().Error(); err != nil {
+				s.log.Warn("could not hand over leadership before stopping", "error", err)
+			}
+		}
+		s.cancel()
+		err := s.raft.Shutdown().Error()
+		s.loops.Wait()
+		s.closeErr = errors.Join(err, s.disk.close())
+	})
+	return s.closeErr
+}
+
+// ServerID returns the random id of this server's data directory.
+func (s *Store) ServerID() string { return s.disk.dir.id }
+
+// State returns what this server has applied.
+func (s *Store) State() State { return s.fsm.state() }
+
+// Changed returns a channel that is closed once the position of State is
+// beyond after; at once if it is already.
+func (s *Store) Changed(after record.Position) <-chan struct{} { return s.fsm.changedAfter(after) }
+
+// Stopped is closed when the state machine has stopped, see Err.
+func (s *Store) Stopped() <-chan struct{} { return s.stopped }
+
+// Err returns why the state machine stopped, wrapping ErrStopped, or nil.
+func (s *Store) Err() error { return s.fsm.failed() }
+
+// WaitApplied blocks until this server has applied pos, or ctx is done.
+func (s *Store) WaitApplied(ctx context.Context, pos record.Position) error {
+	if pos.IsZero() {
+		return nil
+	}
+	before := pos
+	before.Index--
+	select {
+	case <-s.Changed(before):
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for position %s: %w", pos, ctx.Err())
+	case <-s.ctx.Done():
+		return ErrClosed
+	}
+}
+
+// hasten makes the only voter of a cluster a leader at once, instead of after
+// a heartbeat timeout: nobody else could be.
+func (s *Store) hasten() {
+	voters := s.voters()
+	if len(voters) != 1 || string(voters[0].ID) != s.disk.dir.id {
+		return
+	}
+	s.loops.Go(func() {
+		var resp raft.TimeoutNowResponse
+		// If this fails, the election comes by itself.
+		_ = s.trans.TimeoutNow(voters[0].ID, s.trans.LocalAddr(), &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{
+			ProtocolVersion: raft.ProtocolVersionMax,
+			ID:              []byte(s.disk.dir.id), Addr: s.trans.EncodePeer(voters[0].ID, s.trans.LocalAddr()),
+		}}, &resp)
+	})
+}
+
+func (s *Store) voters() []raft.Server {
+	var voters []raft.Server
+	for _, sv := range s.raft.GetConfiguration().Configuration().Servers {
+		if sv.Suffrage == raft.Voter {
+			voters = append(voters, sv)
+		}
+	}
+	return voters
+}
+
+// leaderLoop follows this server's leadership.
+func (s *Store) leaderLoop() {
+	var stop func()
+	defer func() {
+		if stop != nil {
+			stop()
+		}
+	}()
+	for {
+		select {
+		case lead := <-s.leaderCh:
+			if stop != nil {
+				stop()
+				stop = nil
+			}
+			if lead {
+				stop = s.lead()
+			}
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+// lead starts a leader's duties and returns what ends them.
+func (s *Store) lead() (stop func()) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := s.takeOffice(ctx); err != nil {
+			if ctx.Err() == nil {
+				s.log.Error("could not take up leadership", "error", err)
+			}
+			return
+		}
+		s.leading.Store(true)
+		s.log.Info("leading the cluster", "cluster", s.State().ClusterID(), "position", s.position())
+		s.expireLoop(ctx)
+	})
+	return func() {
+		s.leading.Store(false)
+		cancel()
+		wg.Wait()
+	}
+}
+
+// takeOffice waits until everything earlier leaders committed is applied here,
+// makes the cluster if it is new, and commits what is to know of this server.
+func (s *Store) takeOffice(ctx context.Context) error {
+	if err := waitFuture(ctx, s.raft.Barrier(0)); err != nil {
+		return err
+	}
+	if !s.State().Initialized() {
+		var seed [32]byte
+		_, _ = rand.Read(seed[:]) // never fails
+		o, err := s.propose(ctx, &command{op: opInit, values: []string{string(seed[:])}})
+		if err != nil {
+			return fmt.Errorf("make cluster: %w", err)
+		}
+		if o.err != nil && !errors.Is(o.err, ErrConflict) {
+			return fmt.Errorf("make cluster: %w", o.err)
+		}
+	}
+	me := ServerInfo{
+		ID: s.disk.dir.id, Name: s.cfg.Name, HTTP: s.cfg.HTTP, Zone: s.cfg.Zone, Version: s.cfg.Version,
+		Protocol: uint64(opLast),
+	}
+	if known, ok := s.fsm.current.Load().servers.Get([]byte(me.ID)); ok && known == me {
+		return nil
+	}
+	_, err := s.propose(ctx, &command{op: opPutServer, values: []string{string(me.append(nil))}})
+	return err
+}
+
+// expireLoop commits the end of instances and overlays that expire, while this
+// server leads.
+func (s *Store) expireLoop(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		st := s.fsm.current.Load()
+		wait := time.Hour
+		if k, _, ok := st.expiry.Root().Minimum(); ok {
+			ms, _ := split(k)
+			wait = time.Until(time.UnixMilli(int64(min(ms, 1<<52))))
+		}
+		if wait <= 0 {
+			if _, err := s.propose(ctx, &command{op: opExpire}); err != nil {
+				wait = time.Second // lost leadership or no quorum
+			} else {
+				continue
+			}
+		}
+		timer.Reset(min(wait, time.Hour))
+		select {
+		case <-timer.C:
+		case <-s.Changed(st.pos):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// waitFuture waits for a Raft future no longer than ctx.
+func waitFuture(ctx context.Context, f raft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,199 @@
+package store
+
+import (
+	"time"
+
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+
+	"github.com/fluid-sd/fluid/plugin/catalog"
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+// Bounds of what the state remembers. They decide what an entry does, so they
+// are the same on every server and change only with a new command type.
+const (
+	// maxTombstones and maxTombstoneAge (in indexes) bound the removals that
+	// Since can still tell.
+	maxTombstones   = 1 << 16
+	maxTombstoneAge = 1 << 20
+	// maxKeys bounds the idempotency keys, keyTTL is how long one is kept.
+	maxKeys = 100_000
+	keyTTL  = 15 * time.Minute
+	// maxExpired bounds what one expire command removes.
+	maxExpired = 1000
+)
+
+// txn turns one state into the next. It applies commands in log order; each
+// command checks everything before it changes anything, so a refused one
+// leaves no trace. It reads no clock and iterates over no map.
+type txn struct {
+	s     state // scalars; trees come from the fields below on commit
+	quota quota
+
+	entries  *iradix.Txn[record.Entry]
+	byIndex  *iradix.Txn[struct{}]
+	tombs    *iradix.Txn[struct{}]
+	tombOf   *iradix.Txn[uint64]
+	tombLen  int
+	expiry   *iradix.Txn[struct{}]
+	services *iradix.Txn[serviceStat]
+	keys     *iradix.Txn[usedKey]
+	keyLen   int
+	keyAges  *iradix.Txn[struct{}]
+	servers  *iradix.Txn[ServerInfo]
+	members  *iradix.Txn[Member]
+}
+
+// quota bounds the live instances and their bytes; 0 is no bound. The leader
+// stamps it on each entry, so that all servers apply the same one.
+type quota struct{ instances, bytes uint64 }
+
+func (s *state) txn() *txn {
+	return &txn{
+		s: *s, entries: s.entries.Txn(), byIndex: s.byIndex.Txn(),
+		tombs: s.tombs.Txn(), tombOf: s.tombOf.Txn(), tombLen: s.tombs.Len(),
+		expiry: s.expiry.Txn(), services: s.services.Txn(),
+		keys: s.keys.Txn(), keyLen: s.keys.Len(), keyAges: s.keyAges.Txn(),
+		servers: s.servers.Txn(), members: s.members.Txn(),
+	}
+}
+
+// commit returns the state that the transaction made. The transaction must
+// not be used afterwards.
+func (t *txn) commit() *state {
+	s := t.s
+	s.entries, s.byIndex = t.entries.CommitOnly(), t.byIndex.CommitOnly()
+	s.tombs, s.tombOf = t.tombs.CommitOnly(), t.tombOf.CommitOnly()
+	s.expiry, s.services = t.expiry.CommitOnly(), t.services.CommitOnly()
+	s.keys, s.keyAges = t.keys.CommitOnly(), t.keyAges.CommitOnly()
+	s.servers, s.members = t.servers.CommitOnly(), t.members.CommitOnly()
+	return &s
+}
+
+// begin starts the entry at index: the position moves, time goes on, and what
+// is too old to remember is forgotten.
+func (t *txn) begin(index uint64, e *logEntry) {
+	t.s.pos.Index = index
+	t.s.now = max(t.s.now, e.time)
+	t.quota = quota{instances: e.maxInstances, bytes: e.maxBytes}
+	for {
+		k, _, ok := t.keyAges.Root().Minimum()
+		if !ok {
+			break
+		}
+		ms, key := split(k)
+		if int64(ms) >= t.s.now-keyTTL.Milliseconds() {
+			break
+		}
+		t.keyAges.Delete(k)
+		t.keys.Delete([]byte(key))
+		t.keyLen--
+	}
+}
+
+// end drops the oldest tombstones above the bounds and raises the floor.
+func (t *txn) end() {
+	for t.tombLen > 0 {
+		k, _, ok := t.tombs.Root().Minimum()
+		if !ok {
+			return
+		}
+		index, key := split(k)
+		if t.tombLen <= maxTombstones && t.s.pos.Index-index <= maxTombstoneAge {
+			return
+		}
+		t.tombs.Delete(k)
+		t.tombOf.Delete([]byte(key))
+		t.tombLen--
+		t.s.floor = max(t.s.floor, index)
+	}
+}
+
+func (t *txn) get(key record.Key) (record.Entry, bool) { return t.entries.Get([]byte(key)) }
+
+// put sets a live entry. expires is when it expires, wasExpires when the value
+// that it replaces would have; 0 is never.
+func (t *txn) put(key record.Key, value string, wasExpires, expires int64) {
+	t.forget(key, wasExpires)
+	if index, ok := t.tombOf.Delete([]byte(key)); ok {
+		t.tombs.Delete(numbered(index, key))
+		t.tombLen--
+	}
+	e := record.Entry{Key: key, Value: value, Index: t.s.pos.Index}
+	t.entries.Insert([]byte(key), e)
+	t.byIndex.Insert(numbered(e.Index, key), struct{}{})
+	if expires > 0 {
+		t.expiry.Insert(numbered(uint64(expires), key), struct{}{})
+	}
+	t.count(e, 1)
+}
+
+// remove replaces a live entry by a tombstone.
+func (t *txn) remove(key record.Key, wasExpires int64) {
+	if !t.forget(key, wasExpires) {
+		return
+	}
+	t.tombs.Insert(numbered(t.s.pos.Index, key), struct{}{})
+	t.tombOf.Insert([]byte(key), t.s.pos.Index)
+	t.tombLen++
+}
+
+// forget takes a live entry out, and reports whether there was one.
+func (t *txn) forget(key record.Key, wasExpires int64) bool {
+	old, ok := t.entries.Delete([]byte(key))
+	if !ok {
+		return false
+	}
+	t.byIndex.Delete(numbered(old.Index, key))
+	if wasExpires > 0 {
+		t.expiry.Delete(numbered(uint64(wasExpires), key))
+	}
+	t.count(old, -1)
+	return true
+}
+
+// count adds (1) or takes away (-1) what is counted of an entry.
+func (t *txn) count(e record.Entry, sign int) {
+	h := catalog.EntryHash(e)
+	if sign < 0 {
+		h = -h
+	}
+	t.s.hash += h
+	t.s.bytes += int64(sign * (len(e.Key) + len(e.Value)))
+	service := e.Key.Service()
+	if service == "" {
+		return
+	}
+	stat, _ := t.services.Get([]byte(service))
+	stat.index = t.s.pos.Index
+	if e.Key.Kind() == record.KindInstance {
+		t.s.instances += sign
+		stat.instances += sign
+	}
+	t.services.Insert([]byte(service), stat)
+}
+
+// room refuses growth beyond the quota. Shrinking is always allowed.
+func (t *txn) room(instances int, bytes int64) error {
+	if q := t.quota.instances; q > 0 && instances > 0 && uint64(t.s.instances+instances) > q {
+		return refuse(ErrQuota, "instances: %d more would exceed the quota of %d; remove some or raise the quota", instances, q)
+	}
+	if q := t.quota.bytes; q > 0 && bytes > 0 && uint64(t.s.bytes+bytes) > q {
+		return refuse(ErrQuota, "bytes: %d more would exceed the quota of %d; remove some or raise the quota", bytes, q)
+	}
+	return nil
+}
+
+// match checks If-Match against the index of what is to be changed, 0 if it
+// does not exist.
+func match(m Meta, what string, indexes ...uint64) error {
+	if m.IfMatch == nil {
+		return nil
+	}
+	for _, i := range indexes {
+		if *m.IfMatch == i {
+			return nil
+		}
+	}
+	return refuse(ErrPrecondition, "%s is at index %d, not at %d; read it again", what, indexes[0], *m.IfMatch)
+}
