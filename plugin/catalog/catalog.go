@@ -6,6 +6,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/fluid-sd/fluid/plugin/record"
 )
@@ -21,13 +22,45 @@ var (
 
 // Catalog is what one member knows. The zero Catalog is not usable; see New.
 type Catalog struct {
-	slot  *slot
-	nodes map[string]record.Node // by name
+	slot     *slot
+	origins  map[record.OriginID]*origin
+	cells    map[string]*cell             // claims by service
+	named    map[string][]record.OriginID // node name → origins whose header says so
+	members  map[string]memberState
+	guards   map[string]*guard
+	own      record.OriginID // the origin this member writes, if any
+	limits   Limits
+	bytes    int   // of every claim's value
+	now      int64 // latest time heard, in milliseconds
+	mutation mutation
+}
+
+// Limits bounds what a catalog takes from the mesh, whoever sends it.
+type Limits struct {
+	Origins   int           // origins known at once
+	Bytes     int           // encoded values of all origins together
+	DeadAfter time.Duration // from the death of an origin's last member to its instances leaving the view
+}
+
+// DefaultLimits are the limits of New.
+func DefaultLimits() Limits {
+	return Limits{Origins: 16_384, Bytes: 512 << 20, DeadAfter: 30 * time.Second}
 }
 
 // New returns an empty catalog at the zero position.
-func New() *Catalog {
-	return &Catalog{slot: newSlot(record.Position{}), nodes: map[string]record.Node{}}
+func New() *Catalog { return NewWithLimits(DefaultLimits()) }
+
+// NewWithLimits returns an empty catalog at the zero position.
+func NewWithLimits(l Limits) *Catalog {
+	return &Catalog{
+		slot:    newSlot(record.Position{}),
+		origins: map[record.OriginID]*origin{},
+		cells:   map[string]*cell{},
+		named:   map[string][]record.OriginID{},
+		members: map[string]memberState{},
+		guards:  map[string]*guard{},
+		limits:  l,
+	}
 }
 
 // Position returns the position of the committed slot; zero before the first
@@ -88,11 +121,12 @@ func (ch Changes) Empty() bool { return !ch.All && len(ch.Services) == 0 && len(
 type touched struct {
 	services map[string]bool
 	nodes    map[string]bool
-	reaped   bool // a reap fence came or went
+	headers  map[record.OriginID]bool // origins whose header or epoch changed
+	reaped   bool                     // a reap fence came or went
 }
 
 func newTouched() *touched {
-	return &touched{services: map[string]bool{}, nodes: map[string]bool{}}
+	return &touched{services: map[string]bool{}, nodes: map[string]bool{}, headers: map[record.OriginID]bool{}}
 }
 
 func (t *touched) service(sv *service, index uint64) {
@@ -101,7 +135,7 @@ func (t *touched) service(sv *service, index uint64) {
 }
 
 func (t *touched) changes() Changes {
-	return Changes{All: t.reaped, Services: slices.Sorted(maps.Keys(t.services)), Nodes: slices.Sorted(maps.Keys(t.nodes))}
+	return Changes{Services: slices.Sorted(maps.Keys(t.services)), Nodes: slices.Sorted(maps.Keys(t.nodes))}
 }
 
 // Stage is a full committed state that was read but does not count yet.
@@ -139,6 +173,12 @@ func (c *Catalog) Swap(st *Stage) (Changes, error) {
 		}
 	}
 	c.slot = st.slot
+	t := newTouched()
+	t.reaped = true
+	for name := range c.guards {
+		t.services[name] = true
+	}
+	c.settle(c.now, t)
 	return Changes{All: true}, nil
 }
 
@@ -171,6 +211,7 @@ func (c *Catalog) Apply(prev, pos record.Position, entries []record.Entry) (Chan
 		c.slot.set(e, t)
 	}
 	c.slot.pos = pos
+	c.settle(c.now, t)
 	return t.changes(), nil
 }
 

@@ -19,18 +19,18 @@ type slot struct {
 	hash     uint64
 	live     int // entries, quarantined ones included
 	services map[string]*service
-	byNode   map[string]map[string]int      // node → service → instances of it there
-	onNode   map[string][]*overlay          // node → overlays that target it
-	overlays map[record.Key]*overlay        // every overlay that decoded
-	fences   map[record.Key]committedFence  // every fence that decoded
-	rest     map[record.Key]record.Entry    // kinds this version does not know
-	bad      map[record.Key]record.Entry    // quarantined: known kind, undecodable
-	graves   []record.Entry                 // removals in order of index, newest last
-	floor    uint64                         // removals up to here may be forgotten
-	retired  map[record.OriginID]uint64     // reap fences: last epoch hidden
-	kills    map[killKey]record.Position    // kill fences
-	moved    map[instanceKey]committedFence // transfer fences
-	classAt  map[string]record.Position     // class fences
+	byNode   map[string]map[string]int     // node → service → instances of it there
+	onNode   map[string][]*overlay         // node → overlays that target it
+	overlays map[record.Key]*overlay       // every overlay that decoded
+	fences   map[record.Key]committedFence // every fence that decoded
+	rest     map[record.Key]record.Entry   // kinds this version does not know
+	bad      map[record.Key]record.Entry   // quarantined: known kind, undecodable
+	graves   []record.Entry                // removals in order of index, newest last
+	floor    uint64                        // removals up to here may be forgotten
+	retired  map[record.OriginID]uint64    // reap fences: last epoch hidden
+	kills    map[killKey]record.Position   // kill fences
+	moved    map[instanceKey]record.Fence  // transfer fences
+	classAt  map[string]record.Position    // class fences
 }
 
 // service is the committed part of one service.
@@ -86,7 +86,7 @@ func newSlot(pos record.Position) *slot {
 		bad:      map[record.Key]record.Entry{},
 		retired:  map[record.OriginID]uint64{},
 		kills:    map[killKey]record.Position{},
-		moved:    map[instanceKey]committedFence{},
+		moved:    map[instanceKey]record.Fence{},
 		classAt:  map[string]record.Position{},
 	}
 }
@@ -320,7 +320,10 @@ func (s *slot) touchOverlay(o *overlay, index uint64, t *touched) {
 }
 
 func (s *slot) indexFence(f record.Fence, index uint64, t *touched) {
-	at := record.Position{Generation: s.pos.Generation, Index: index}
+	at := f.At
+	if at.IsZero() {
+		at = record.Position{Generation: s.pos.Generation, Index: index}
+	}
 	switch f.Kind {
 	case record.FenceKill:
 		s.kills[killKey{f.Origin, instanceKey{f.Service, f.Instance}}] = at
@@ -330,7 +333,8 @@ func (s *slot) indexFence(f record.Fence, index uint64, t *touched) {
 	case record.FenceClass:
 		s.classAt[f.Service] = at
 	case record.FenceTransfer:
-		s.moved[instanceKey{f.Service, f.Instance}] = committedFence{Fence: f, index: index}
+		f.At = at
+		s.moved[instanceKey{f.Service, f.Instance}] = f
 	}
 	if f.Service != "" {
 		t.services[f.Service] = true

@@ -238,6 +238,8 @@ func (f *Fence) Append(b []byte) []byte {
 	b = appendUint(b, 3, f.Epoch)
 	b = appendString(b, 4, f.Service)
 	b = appendString(b, 5, f.Instance)
+	b = appendUint(b, 6, f.At.Generation)
+	b = appendUint(b, 7, f.At.Index)
 	return append(b, f.unknown...)
 }
 
@@ -260,6 +262,10 @@ func DecodeFence(s string) (Fence, error) {
 			f.Service = data
 		case 5:
 			f.Instance = data
+		case 6:
+			f.At.Generation = num
+		case 7:
+			f.At.Index = num
 		default:
 			return false, nil
 		}
@@ -281,6 +287,7 @@ func (n *Node) Append(b []byte) []byte {
 	for _, m := range n.Members {
 		b = appendElem(b, 6, m)
 	}
+	b = appendUint(b, 7, uint64(n.Created))
 	return append(b, n.unknown...)
 }
 
@@ -288,7 +295,7 @@ func (n *Node) Append(b []byte) []byte {
 func DecodeNode(s string) (Node, error) {
 	var n Node
 	var err error
-	n.unknown, err = fields(s, func(field int, _ uint64, data string) (bool, error) {
+	n.unknown, err = fields(s, func(field int, num uint64, data string) (bool, error) {
 		switch field {
 		case 1:
 			n.ID = data
@@ -302,6 +309,8 @@ func DecodeNode(s string) (Node, error) {
 			n.Version = data
 		case 6:
 			n.Members = append(n.Members, data)
+		case 7:
+			n.Created = int64(num)
 		default:
 			return false, nil
 		}
@@ -311,6 +320,46 @@ func DecodeNode(s string) (Node, error) {
 		return Node{}, err
 	}
 	return n, nil
+}
+
+// Append appends the canonical encoding of the report to b.
+func (r *Report) Append(b []byte) []byte {
+	b = appendString(b, 1, r.ID)
+	b = appendString(b, 2, r.Service)
+	b = appendUint(b, 3, r.Position.Generation)
+	b = appendUint(b, 4, r.Position.Index)
+	b = appendUint(b, 5, uint64(r.Status))
+	b = appendString(b, 6, r.Reason)
+	return append(b, r.unknown...)
+}
+
+// DecodeReport reads what Append wrote, as DecodeInstance does.
+func DecodeReport(s string) (Report, error) {
+	var r Report
+	var err error
+	r.unknown, err = fields(s, func(field int, num uint64, data string) (bool, error) {
+		switch field {
+		case 1:
+			r.ID = data
+		case 2:
+			r.Service = data
+		case 3:
+			r.Position.Generation = num
+		case 4:
+			r.Position.Index = num
+		case 5:
+			return true, narrow((*uint8)(&r.Status), num)
+		case 6:
+			r.Reason = data
+		default:
+			return false, nil
+		}
+		return true, nil
+	})
+	if err != nil {
+		return Report{}, err
+	}
+	return r, nil
 }
 
 func zigzag(v int64) uint64   { return uint64(v)<<1 ^ uint64(v>>63) }

@@ -14,6 +14,19 @@ const (
 	KindFence    Kind = 'f' // key KIND/ORIGIN/SERVICE/ID, value Fence
 )
 
+// The kinds of entry that only an origin of the mesh writes, beside
+// KindInstance.
+const (
+	KindNode   Kind = 'n' // key n/, value Node: the origin's header
+	KindReport Kind = 'r' // key SERVICE/ID, value Report
+)
+
+// NodeKey is the key of an origin's header.
+const NodeKey Key = "n/"
+
+// ReportKey returns the key of the report on an instance.
+func ReportKey(service, id string) Key { return Key("r/" + service + "/" + id) }
+
 // Key names one committed entry: KIND "/" PATH.
 type Key string
 
@@ -47,10 +60,10 @@ func (k Key) Kind() Kind {
 	return Kind(k[0])
 }
 
-// Service returns the service that an instance or service key names, else "".
+// Service returns the service that an instance, report or service key names, else "".
 func (k Key) Service() string {
 	switch k.Kind() {
-	case KindInstance:
+	case KindInstance, KindReport:
 		s, _, _ := strings.Cut(string(k[2:]), "/")
 		return s
 	case KindService:

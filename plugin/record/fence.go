@@ -62,6 +62,9 @@ type Fence struct {
 	Epoch    uint64   // reap: the last epoch hidden
 	Service  string   // kill, class, transfer
 	Instance string   // kill, transfer
+	// At is where the fence was committed. It stays when the state moves to a
+	// new generation; zero means the position of the entry.
+	At Position
 
 	unknown string
 }

@@ -170,6 +170,21 @@ type Node struct {
 	Version string
 	// Members are the mesh ids of the DNS servers attached to the agent's socket.
 	Members []string
+	// Created is when the data directory was made, in milliseconds since the
+	// Unix epoch. Of two nodes with one name the older keeps it.
+	Created int64
+
+	unknown string
+}
+
+// Report is the health of a committed instance as the agent of its node sees
+// it. It counts only for the instance as it was committed at Position, and can
+// only make its status worse.
+type Report struct {
+	Service, ID string
+	Position    Position
+	Status      Status
+	Reason      string
 
 	unknown string
 }

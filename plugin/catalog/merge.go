@@ -1,0 +1,367 @@
+package catalog
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+// mutation names a rule of the merge that tests switch off, to show that it is
+// needed. Nothing else sets it.
+type mutation uint8
+
+const (
+	applyKnown            mutation = 1 + iota // rule 1 off: an entry is applied although its number is known
+	collectAboveWatermark                     // rule 2 off: any tombstone is collected, the floor stays
+	incrementBelowFloor                       // rule 3 off: a reader below the floor gets an increment
+	vectorClockFirst                          // the winner is picked by vector clock, then by time
+)
+
+// Merged says what a delta did.
+type Merged struct {
+	Changes Changes
+	// Learned is false if everything in the delta was known before; such a
+	// delta is not worth passing on.
+	Learned bool
+	// Cloned is true if the delta claims to be this member's own origin, and is
+	// not something this process published: somebody else has its identity.
+	Cloned bool
+}
+
+// Merge takes in a part of an origin's history. now is in milliseconds. Merge
+// is commutative, associative and idempotent: members that took in the same
+// deltas hold the same state, whatever the order and the repetitions.
+//
+// It returns an error that wraps ErrDelta, ErrLimit or ErrReaped for a delta
+// that was not taken in; nothing was changed then.
+func (c *Catalog) Merge(now int64, d *Delta) (Merged, error) {
+	if err := d.check(); err != nil {
+		return Merged{}, err
+	}
+	if d.Epoch <= c.slot.retired[d.Origin] {
+		return Merged{}, fmt.Errorf("catalog: delta of %v, epoch %d: %w", d.Origin, d.Epoch, ErrReaped)
+	}
+	o := c.origins[d.Origin]
+	if d.Origin == c.own && o != nil && o.cur != nil {
+		issued := o.cur.compare(d.Epoch, d.Nonce)
+		return Merged{Cloned: issued < 0 || issued == 0 && d.To > o.cur.watermark}, nil
+	}
+	if o == nil {
+		if len(c.origins) >= c.limits.Origins {
+			return Merged{}, fmt.Errorf("catalog: origin %v is one too many: %w", d.Origin, ErrLimit)
+		}
+		o = &origin{id: d.Origin, learned: now}
+	}
+	h, err := o.target(d)
+	if h == nil || err != nil {
+		return Merged{}, err
+	}
+	t := newTouched()
+	learned, err := c.take(o, h, d, t)
+	if err != nil {
+		return Merged{}, err
+	}
+	c.origins[o.id] = o
+	if h != o.cur {
+		if o.next != nil && o.next != h {
+			c.discard(o.next, t)
+		}
+		o.next = h
+		if h.complete() {
+			c.promote(o, t)
+		}
+	}
+	for i := range d.Items {
+		o.skewed = o.skewed || d.Items[i].HLC.Millis() > now+MaxDrift
+	}
+	c.settle(now, t)
+	return Merged{Changes: t.changes(), Learned: learned}, nil
+}
+
+// target returns the history that a delta belongs to, a new one if it opens an
+// epoch, or nil if the delta is of an epoch that is over.
+func (o *origin) target(d *Delta) (*history, error) {
+	for _, h := range []*history{o.cur, o.next} {
+		if h == nil {
+			continue
+		}
+		switch order := h.compare(d.Epoch, d.Nonce); {
+		case order > 0:
+			return nil, nil
+		case order == 0 && h.base != d.Base:
+			return nil, fmt.Errorf("catalog: delta of %v: two bases for one epoch: %w", d.Origin, ErrDelta)
+		case order == 0:
+			return h, nil
+		}
+	}
+	return &history{id: d.Origin, epoch: d.Epoch, nonce: d.Nonce, base: d.Base}, nil
+}
+
+// take applies a delta to its history.
+func (c *Catalog) take(o *origin, h *history, d *Delta, t *touched) (learned bool, err error) {
+	if d.ResetTo != 0 {
+		return c.takeReset(h, d, t)
+	}
+	if h.covers(d.From, d.To) && c.mutation != applyKnown {
+		return false, nil
+	}
+	var fresh []*Item
+	for i := range d.Items {
+		// Rule 1: a late duplicate must not bring back what a collected
+		// tombstone removed.
+		if it := &d.Items[i]; !h.known(it.Seq) || c.mutation == applyKnown {
+			fresh = append(fresh, it)
+		}
+	}
+	if err := c.fits(h, fresh); err != nil {
+		return false, err
+	}
+	if !h.learn(d.From, d.To) {
+		return false, nil // too many gaps; the range is pulled when they close
+	}
+	for _, it := range fresh {
+		c.admit(h, it, t)
+	}
+	return true, nil
+}
+
+// fits reports why items would take an origin or the catalog over a limit.
+func (c *Catalog) fits(h *history, items []*Item) error {
+	live, bytes := h.live, h.bytes
+	for _, it := range items {
+		old := c.lookup(h, it.Key)
+		if old != nil && !old.dead {
+			live--
+			bytes -= len(old.value)
+		}
+		if !it.Deleted {
+			live++
+			bytes += len(it.Value)
+		}
+	}
+	switch {
+	case live > MaxRecords && live > h.live:
+		return fmt.Errorf("catalog: origin %v: %d records exceed %d: %w", h.id, live, MaxRecords, ErrLimit)
+	case bytes > MaxBytes && bytes > h.bytes:
+		return fmt.Errorf("catalog: origin %v: %d bytes exceed %d: %w", h.id, bytes, MaxBytes, ErrLimit)
+	case len(h.log)+len(items) > MaxRecords+4*maxTombs:
+		return fmt.Errorf("catalog: origin %v: too many tombstones: %w", h.id, ErrLimit)
+	case c.bytes+bytes-h.bytes > c.limits.Bytes && bytes > h.bytes:
+		return fmt.Errorf("catalog: %d bytes of gossip: %w", c.limits.Bytes, ErrLimit)
+	}
+	return nil
+}
+
+// takeReset collects the parts of a reset and applies it when it is whole.
+func (c *Catalog) takeReset(h *history, d *Delta, t *touched) (learned bool, err error) {
+	if d.ResetTo <= h.watermark {
+		return false, nil
+	}
+	st := h.reset
+	if st == nil || st.to < d.ResetTo || st.to == d.ResetTo && st.floor < d.Floor {
+		st = &staging{to: d.ResetTo, floor: d.Floor}
+	} else if st.to != d.ResetTo || st.floor != d.Floor {
+		return false, nil // a part of an older reset
+	}
+	if slices.ContainsFunc(st.spans, func(s span) bool { return s.from <= d.From && d.To <= s.to }) {
+		return false, nil
+	}
+	spans, ok := addSpan(st.spans, span{d.From, d.To})
+	bytes := st.bytes
+	for i := range d.Items {
+		bytes += len(d.Items[i].Value)
+	}
+	if !ok || len(st.items)+len(d.Items) > MaxRecords+4*maxTombs || bytes > MaxBytes {
+		return false, fmt.Errorf("catalog: reset of %v: %w", h.id, ErrLimit)
+	}
+	st.spans, st.bytes = spans, bytes
+	st.items = append(st.items, d.Items...)
+	h.reset = st
+	if len(spans) == 1 && spans[0].from == 0 && spans[0].to == st.to {
+		h.reset = nil
+		c.applyReset(h, st, t)
+	}
+	return true, nil
+}
+
+// applyReset makes a complete reset the history's state up to st.to: what it
+// does not list is gone, what is newer stays.
+func (c *Catalog) applyReset(h *history, st *staging, t *touched) {
+	listed := make(map[record.Key]bool, len(st.items))
+	for i := range st.items {
+		listed[st.items[i].Key] = true
+	}
+	for _, cl := range slices.Clone(h.log) {
+		if cl.seq <= st.to && !listed[cl.key()] {
+			c.evict(cl, t)
+		}
+	}
+	for i := range st.items {
+		c.admit(h, &st.items[i], t)
+	}
+	h.learn(0, st.to)
+	h.floor = max(h.floor, st.floor)
+}
+
+// promote lets a complete newer epoch take the place of the one that counted.
+func (c *Catalog) promote(o *origin, t *touched) {
+	old := o.cur
+	o.cur, o.next = o.next, nil
+	o.cur.shown = true
+	for _, cl := range o.cur.log {
+		c.touch(cl, t)
+	}
+	if old != nil {
+		c.discard(old, t)
+	}
+	t.headers[o.id] = true
+}
+
+// discard forgets a history.
+func (c *Catalog) discard(h *history, t *touched) {
+	for _, cl := range h.log {
+		c.touch(cl, t)
+		c.unlist(cl)
+	}
+	c.bytes -= h.bytes
+	h.shown, h.log, h.opaque = false, nil, nil
+}
+
+// Collect forgets old tombstones. now is in milliseconds.
+func (c *Catalog) Collect(now int64) Changes {
+	t := newTouched()
+	for _, o := range c.origins {
+		for _, h := range []*history{o.cur, o.next} {
+			if h != nil {
+				c.collect(h, now, t)
+			}
+		}
+	}
+	c.settle(now, t)
+	return t.changes()
+}
+
+// Head is how far a member knows one origin.
+type Head struct {
+	Origin       record.OriginID
+	Epoch, Nonce uint64
+	Watermark    uint64
+}
+
+// Compare orders the knowledge of one origin.
+func (h Head) Compare(g Head) int {
+	return cmp.Or(cmp.Compare(h.Epoch, g.Epoch), cmp.Compare(h.Nonce, g.Nonce), cmp.Compare(h.Watermark, g.Watermark))
+}
+
+// Heads returns the head of every origin that counts, sorted by origin.
+func (c *Catalog) Heads() []Head {
+	out := make([]Head, 0, len(c.origins))
+	for _, o := range c.origins {
+		if o.cur != nil {
+			out = append(out, o.head())
+		}
+	}
+	slices.SortFunc(out, func(a, b Head) int { return compareOrigins(a.Origin, b.Origin) })
+	return out
+}
+
+func (o *origin) head() Head {
+	return Head{Origin: o.id, Epoch: o.cur.epoch, Nonce: o.cur.nonce, Watermark: o.cur.watermark}
+}
+
+// Head returns the head of one origin; false if nothing of it counts.
+func (c *Catalog) Head(id record.OriginID) (Head, bool) {
+	o := c.origins[id]
+	if o == nil || o.cur == nil {
+		return Head{}, false
+	}
+	return o.head(), true
+}
+
+// Want is a request for what a member lacks of one origin: all that comes
+// after From in the epoch.
+type Want struct {
+	Origin       record.OriginID
+	Epoch, Nonce uint64 // as far as the reader got; 0: it has nothing
+	From         uint64
+}
+
+// Missing returns what this catalog lacks compared with another member's head.
+func (c *Catalog) Missing(head Head) (Want, bool) {
+	if head.Origin == c.own || head.Epoch <= c.slot.retired[head.Origin] {
+		return Want{}, false
+	}
+	w := Want{Origin: head.Origin}
+	o := c.origins[head.Origin]
+	if o == nil {
+		return w, len(c.origins) < c.limits.Origins
+	}
+	for _, h := range []*history{o.cur, o.next} {
+		if h == nil {
+			continue
+		}
+		order := h.compare(head.Epoch, head.Nonce)
+		if order > 0 || order == 0 && h.watermark >= head.Watermark {
+			return Want{}, false
+		}
+		if order == 0 {
+			return Want{Origin: head.Origin, Epoch: h.epoch, Nonce: h.nonce, From: h.watermark}, true
+		}
+	}
+	return w, true
+}
+
+// Pull answers a request: increments, oldest first, or a reset if the reader
+// is below the floor or in another epoch. Increments end after about max bytes;
+// a reset is always whole, and so is at least one delta. Each delta holds at
+// most 64 KiB of items.
+func (c *Catalog) Pull(w Want, maxBytes int) []Delta {
+	o := c.origins[w.Origin]
+	if o == nil || o.cur == nil {
+		return nil
+	}
+	h := o.cur
+	switch order := h.compare(w.Epoch, w.Nonce); {
+	case order < 0:
+		return nil
+	case order > 0:
+		w.From = 0
+	}
+	if w.From >= h.watermark {
+		return nil
+	}
+	d := Delta{Origin: h.id, Epoch: h.epoch, Nonce: h.nonce, Base: h.base, From: w.From}
+	// Rule 3: the tombstones below the floor are gone, so an increment would
+	// leave removed records standing.
+	if w.From < h.floor && c.mutation != incrementBelowFloor {
+		d.From, d.ResetTo, d.Floor = 0, h.watermark, h.floor
+	}
+	var out []Delta
+	size, total := 0, 0
+	for _, cl := range h.log {
+		if cl.seq <= d.From || cl.seq > h.watermark {
+			continue
+		}
+		it := cl.item()
+		if size > 0 && size+it.size() > partSize {
+			d.To = d.Items[len(d.Items)-1].Seq
+			out = append(out, d)
+			if total += size; total >= maxBytes && d.ResetTo == 0 {
+				return out
+			}
+			d.From, d.Items, size = d.To, nil, 0
+		}
+		d.Items = append(d.Items, it)
+		size += it.size()
+	}
+	d.To = h.watermark
+	return append(out, d)
+}
+
+// OriginIDs returns every origin the catalog holds anything of, sorted.
+func (c *Catalog) OriginIDs() []record.OriginID {
+	return slices.SortedFunc(maps.Keys(c.origins), compareOrigins)
+}
