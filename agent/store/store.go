@@ -117,14 +117,16 @@ func (s *Store) hasten() {
 	if len(voters) != 1 || string(voters[0].ID) != s.disk.dir.id {
 		return
 	}
-	s.loops.Go(func() {
+	// Not one of the loops: if Raft stops meanwhile, the call ends by the
+	// transport's own timeout, and Close need not wait for that.
+	go func() {
 		var resp raft.TimeoutNowResponse
 		// If this fails, the election comes by itself.
 		_ = s.trans.TimeoutNow(voters[0].ID, s.trans.LocalAddr(), &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{
 			ProtocolVersion: raft.ProtocolVersionMax,
 			ID:              []byte(s.disk.dir.id), Addr: s.trans.EncodePeer(voters[0].ID, s.trans.LocalAddr()),
 		}}, &resp)
-	})
+	}()
 }
 
 func (s *Store) voters() []raft.Server {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net/netip"
 	"testing"
@@ -17,7 +16,7 @@ import (
 func testConfig(dir string) Config {
 	return Config{
 		Dir: dir, Name: "node1", Bootstrap: true,
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Logger: slog.New(slog.DiscardHandler),
 		Transport: func(id string) (raft.Transport, error) {
 			_, t := raft.NewInmemTransport(raft.ServerAddress(id))
 			t.Connect(t.LocalAddr(), t) // so that the server can hasten its own election
