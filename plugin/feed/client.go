@@ -153,22 +153,7 @@ func (c *Client) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// One gRPC connection over the one that was just made: gRPC must not
-	// reconnect on its own.
-	var handed atomic.Bool
-	cc, err := grpc.NewClient("passthrough:///fluid-agent",
-		grpc.WithTransportCredentials(peerCredentials{}),
-		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
-			if handed.Swap(true) {
-				return nil, net.ErrClosed
-			}
-			return nc, nil
-		}),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectTimeout}),
-		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(), grpc.WithNoProxy(), grpc.WithDisableHealthCheck(),
-		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
-	)
+	cc, err := connection(nc)
 	if err != nil {
 		_ = nc.Close()
 		return fmt.Errorf("feed: %w", err)
@@ -206,6 +191,25 @@ func (c *Client) session(ctx context.Context) error {
 	cancel(err)
 	<-done
 	return err
+}
+
+// connection makes one gRPC connection over nc. It must not reconnect on its
+// own, so it dials once.
+func connection(nc net.Conn) (*grpc.ClientConn, error) {
+	var handed atomic.Bool
+	return grpc.NewClient("passthrough:///fluid-agent",
+		grpc.WithTransportCredentials(peerCredentials{}),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			if handed.Swap(true) {
+				return nil, net.ErrClosed
+			}
+			return nc, nil
+		}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectTimeout}),
+		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(), grpc.WithNoProxy(), grpc.WithDisableHealthCheck(),
+		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+	)
 }
 
 func (c *Client) hello(at Hello) *feedpb.Hello {

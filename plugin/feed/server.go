@@ -49,6 +49,7 @@ type Server struct {
 	grpc    *grpc.Server
 	slots   chan struct{}
 	members *members
+	part    int             // bytes after which a part is sent
 	ctx     context.Context // ends with Stop
 	stop    context.CancelFunc
 	wg      sync.WaitGroup // receiving goroutines
@@ -70,7 +71,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if cfg.HelloTimeout <= 0 {
 		cfg.HelloTimeout = time.Second
 	}
-	s := &Server{cfg: cfg, slots: make(chan struct{}, cfg.MaxClients), members: newMembers(4 * cfg.MaxClients)}
+	s := &Server{cfg: cfg, slots: make(chan struct{}, cfg.MaxClients), members: newMembers(4 * cfg.MaxClients), part: partBytes}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.grpc = grpc.NewServer(
 		grpc.Creds(peerCredentials{}),

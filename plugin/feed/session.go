@@ -335,7 +335,7 @@ func (c *session) batch(pos record.Position, entries []record.Entry) error {
 	size := 0
 	for _, e := range entries {
 		part.Entries = append(part.Entries, entryPB(e))
-		if size += entrySize(e); size >= partBytes {
+		if size += entrySize(e); size >= c.part {
 			if err := flush(true); err != nil {
 				return err
 			}
@@ -362,7 +362,7 @@ func (c *session) snapshot(state State) error {
 		count++
 		hash += catalog.EntryHash(e)
 		part.Entries = append(part.Entries, entryPB(e))
-		if size += entrySize(e); size >= partBytes {
+		if size += entrySize(e); size >= c.part {
 			part.More = true
 			if err := c.send(&feedpb.ServerFrame{Frame: &feedpb.ServerFrame_Snapshot{Snapshot: part}}); err != nil {
 				return err
@@ -390,7 +390,7 @@ func (c *session) gossip() error {
 			return status.Errorf(codes.Internal, "relay frame of %d bytes", len(frame))
 		}
 		for first := true; first || len(frame) > 0; first = false {
-			part := frame[:min(len(frame), partBytes)]
+			part := frame[:min(len(frame), c.part)]
 			frame = frame[len(part):]
 			if err := c.send(&feedpb.ServerFrame{Frame: &feedpb.ServerFrame_Relay{
 				Relay: &feedpb.Relay{Frame: part, More: len(frame) > 0},
@@ -405,6 +405,9 @@ func (c *session) gossip() error {
 
 func (c *session) heartbeat() error {
 	state, st := c.cfg.Source.State(), c.cfg.Source.Status()
+	if err := c.checkCluster(state); err != nil {
+		return err
+	}
 	behind := state.Position().Before(c.at)
 	if behind && !c.behind {
 		c.Server.behind.Add(1)

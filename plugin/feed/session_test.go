@@ -1,0 +1,498 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/fluid-sd/fluid/plugin/feed/feedpb"
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+// bubble runs f in fake time with a source, a sink and a host.
+func bubble(t *testing.T, f func(t *testing.T, src *memSource, sink *memSink, h *host)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		src := newSource()
+		sink := newSink(src)
+		h := newHost(t, src)
+		defer h.stop()
+		f(t, src, sink, h)
+		if sink.bad != nil {
+			t.Error(sink.bad)
+		}
+	})
+}
+
+// pass lets fake time go by and everything settle.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+func wantSynced(t *testing.T, src *memSource, sink *memSink) {
+	t.Helper()
+	synctest.Wait()
+	if got, want := sink.position(), src.State().Position(); got != want {
+		t.Fatalf("position: got %v, want %v", got, want)
+	}
+	if got, want := sink.Hello().Hash, src.State().Hash(); got != want {
+		t.Fatalf("content hash: got %x, want %x", got, want)
+	}
+}
+
+func TestNothingIsSentBeforeTheFirstCommit(t *testing.T) {
+	bubble(t, func(t *testing.T, src *memSource, sink *memSink, h *host) {
+		h.start()
+		_, stop := h.connect("m1", sink, false)
+		defer stop()
+		pass(10 * time.Second)
+		if got := sink.position(); !got.IsZero() {
+			t.Errorf("position: got %v, want zero", got)
+		}
+		src.put("i/a/1", "x")
+		wantSynced(t, src, sink)
+	})
+}
+
+func TestRestartResumesWithoutSnapshot(t *testing.T) {
+	bubble(t, func(t *testing.T, src *memSource, sink *memSink, h *host) {
+		h.start()
+		c, stop := h.connect("m1", sink, false)
+		defer stop()
+		for i := range 50 {
+			src.put(fmt.Sprintf("i/a/%d", i), strings.Repeat("x", 50))
+		}
+		wantSynced(t, src, sink)
+
+		h.stop()
+		pass(time.Minute)
+		wantSynced(t, src, sink) // kept while nobody is there
+		src.put("i/b/1", "y")
+		src.del("i/a/7")
+		srv := h.start()
+		pass(5 * time.Second)
+		wantSynced(t, src, sink)
+		h.cut()
+		pass(5 * time.Second) // nothing new: an empty resume
+
+		if got := c.Stats(); got.Snapshots != 1 || got.Resumes != 2 || got.Connects != 3 {
+			t.Errorf("client: got %+v, want 1 snapshot, 2 resumes and 3 connects", got)
+		}
+		if got := srv.Stats(); got.Snapshots != 0 || got.Resumes != 2 || got.Batches != 1 {
+			t.Errorf("server: got %+v, want 0 snapshots, 2 resumes, 1 batch", got)
+		}
+	})
+}
+
+func TestSnapshotWhereResumeIsImpossible(t *testing.T) {
+	tests := []struct {
+		name string
+		do   func(src *memSource)
+	}{
+		{"below the tombstone floor", func(src *memSource) { src.del("i/a/1"); src.compact() }},
+		{"new generation, lower index", func(src *memSource) {
+			src.edit(func(st *memState) {
+				st.pos = record.Position{Generation: 2, Index: 1}
+				st.all = map[record.Key]record.Entry{"i/z/1": {Key: "i/z/1", Value: "z", Index: 1}}
+			})
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, connected := range []bool{true, false} {
+				bubble(t, func(t *testing.T, src *memSource, sink *memSink, h *host) {
+					h.start()
+					c, stop := h.connect("m1", sink, false)
+					defer stop()
+					src.put("i/a/1", "x")
+					src.put("i/a/2", "x")
+					wantSynced(t, src, sink)
+					if !connected {
+						h.stop()
+					}
+					tt.do(src)
+					if !connected {
+						h.start()
+						pass(5 * time.Second)
+					}
+					wantSynced(t, src, sink)
+					if got := c.Stats().Snapshots; !connected && got != 2 {
+						t.Errorf("snapshots: got %d, want 2", got)
+					}
+				})
+			}
+		})
+	}
+}
+
+func TestServerBehindWaits(t *testing.T) {
+	bubble(t, func(t *testing.T, src *memSource, sink *memSink, h *host) {
+		h.start()
+		c, stop := h.connect("m1", sink, false)
+		defer stop()
+		for i := range 10 {
+			src.put("i/a/1", fmt.Sprint(i))
+		}
+		wantSynced(t, src, sink)
+		at := sink.position()
+		h.stop()
+		src.back(5)
+		srv := h.start()
+		pass(30 * time.Second)
+		if got := sink.position(); got != at {
+			t.Errorf("position while the agent is behind: got %v, want %v", got, at)
+		}
+		if hb := sink.beats[len(sink.beats)-1]; !hb.Behind || !hb.Applied.Before(at) {
+			t.Errorf("heartbeat: got %+v, want one that says behind", hb)
+		}
+		if got := c.Stats().Behind; got != 1 {
+			t.Errorf("behind: got %d, want 1", got)
+		}
+		// The position that the client reports is above all that is known.
+		if got := srv.Stats().BadAcks; got == 0 {
+			t.Error("bad acknowledgements: got none")
+		}
+		if m, _ := srv.Members(); !m[0].Applied.IsZero() {
+			t.Errorf("member applied: got %v, want zero", m[0].Applied)
+		}
+		src.catchUp()
+		pass(2 * time.Second)
+		if hb := sink.beats[len(sink.beats)-1]; hb.Behind {
+			t.Error("heartbeat after catching up says behind")
+		}
+		if m, _ := srv.Members(); m[0].Applied != at {
+			t.Errorf("member applied: got %v, want %v", m[0].Applied, at)
+		}
+		src.put("i/a/2", "new")
+		wantSynced(t, src, sink)
+		if got := c.Stats(); got.Snapshots != 1 || got.Resumes != 1 {
+			t.Errorf("client: got %+v, want 1 snapshot and 1 resume", got)
+		}
+	})
+}
+
+func TestSinkErrorsAreRepaired(t *testing.T) {
+	tests := []struct {
+		name      string
+		spoil     func(sink *memSink)
+		snapshots uint64 // wanted, with the first
+	}{
+		{"refuses", func(k *memSink) { k.refuse = errors.New("disk full") }, 2},
+		{"panics", func(k *memSink) { k.panics = true }, 2},
+		{"moved on by other means", func(k *memSink) {
+			st := k.src.history[len(k.src.history)-1]
+			k.all, k.pos = st.all, st.pos
+		}, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, src *memSource, sink *memSink, h *host) {
+				h.start()
+				c, stop := h.connect("m1", sink, false)
+				defer stop()
+				src.put("i/a/1", "x")
+				wantSynced(t, src, sink)
+				src.back(1) // so that the next change is there, and not yet seen
+				src.cur++
+				sink.do(func() { tt.spoil(sink) })
+				src.put("i/a/2", "x")
+				src.put("i/a/3", "x")
+				pass(5 * time.Second)
+				wantSynced(t, src, sink)
+				if got := c.Stats().Snapshots; got != tt.snapshots {
+					t.Errorf("snapshots: got %d, want %d", got, tt.snapshots)
+				}
+			})
+		})
+	}
+}
+
+func TestDivergenceIsRepaired(t *testing.T) {
+	for _, connected := range []bool{true, false} {
+		t.Run(fmt.Sprintf("connected=%v", connected), func(t *testing.T) {
+			bubble(t, func(t *testing.T, src *memSource, sink *memSink, h *host) {
+				h.start()
+				c, stop := h.connect("m1", sink, false)
+				defer stop()
+				src.put("i/a/1", "x")
+				wantSynced(t, src, sink)
+				if !connected {
+					h.stop()
+				}
+				sink.do(sink.spoil)
+				if !connected {
+					h.start()
+				}
+				pass(5 * time.Second)
+				wantSynced(t, src, sink)
+				if got := c.Stats(); got.Snapshots != 2 {
+					t.Errorf("client: got %+v, want 2 snapshots", got)
+				}
+			})
+		})
+	}
+}
+
+func TestSlowSinkGetsFewerBatches(t *testing.T) {
+	bubble(t, func(t *testing.T, src *memSource, sink *memSink, h *host) {
+		srv := h.start()
+		c, stop := h.connect("m1", sink, false)
+		defer stop()
+		src.put("i/a/1", "x")
+		wantSynced(t, src, sink)
+		sink.do(func() { sink.delay = 20 * time.Second }) // far beyond three heartbeats
+		value := strings.Repeat("x", 1000)
+		for range 5000 {
+			src.put("i/a/1", value)
+			pass(time.Millisecond)
+		}
+		sink.do(func() { sink.delay = 0 })
+		pass(time.Hour)
+		wantSynced(t, src, sink)
+		if got := c.Stats(); got.Connects != 1 || got.Snapshots != 1 {
+			t.Errorf("client: got %+v, want 1 connect and 1 snapshot", got)
+		}
+		// What is in flight is bounded by the flow control windows.
+		if got := srv.Stats().Batches; got > 2000 {
+			t.Errorf("batches: got %d for 5000 changes, want most of them coalesced", got)
+		}
+	})
+}
+
+func TestRefusals(t *testing.T) {
+	tests := []struct {
+		name  string
+		agent func(cfg *ServerConfig)
+		sink  func(k *memSink)
+		conf  ClientConfig
+		want  error
+		text  string // part of the error
+	}{
+		{name: "cluster", sink: func(k *memSink) { k.cluster = "c2" }, want: ErrCluster, text: "cluster c1, the plugin to c2"},
+		{name: "implementation", conf: ClientConfig{Implementation: "crdt"}, want: ErrImplementation, text: "GOSSIP_IMPL=inmemory"},
+		{name: "user", agent: func(c *ServerConfig) { c.Peers.Unchecked = false }, want: ErrPeer, text: "not known"},
+		{name: "text", conf: ClientConfig{Name: "a\nb"}, want: ErrInvalid, text: `name "a?b"`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, src *memSource, sink *memSink, h *host) {
+				if tt.agent != nil {
+					tt.agent(&h.cfg)
+				}
+				if tt.sink != nil {
+					tt.sink(sink)
+				}
+				src.put("i/a/1", "x")
+				srv := h.start()
+				conf := tt.conf
+				conf.Dial, conf.MemberID = h.dial, "m1"
+				c, err := NewClient(conf, sink)
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = c.session(t.Context())
+				if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
+					t.Errorf("got %v, want %v with %q", err, tt.want, tt.text)
+				}
+				if !sink.position().IsZero() {
+					t.Error("a refused client was given state")
+				}
+				if got := srv.Stats().Refused; got != 1 {
+					t.Errorf("refused: got %d, want 1", got)
+				}
+			})
+		})
+	}
+}
+
+func TestClusterLearnedLaterIsChecked(t *testing.T) {
+	bubble(t, func(t *testing.T, src *memSource, sink *memSink, h *host) {
+		src.history[0].cluster = ""
+		sink.cluster = "c2"
+		h.start()
+		_, stop := h.connect("m1", sink, false)
+		defer stop()
+		pass(5 * time.Second)
+		sink.cluster = "c2" // a heartbeat without a cluster emptied it
+		src.edit(func(st *memState) { st.cluster = "c1" })
+		pass(5 * time.Second)
+		if !sink.position().IsZero() {
+			t.Error("a client of another cluster was given state")
+		}
+		if last := sink.states[len(sink.states)-1]; !strings.Contains(last, "cluster mismatch") {
+			t.Errorf("state: got %q, want a cluster mismatch", last)
+		}
+	})
+}
+
+func TestBusy(t *testing.T) {
+	bubble(t, func(t *testing.T, src *memSource, sink *memSink, h *host) {
+		src.put("i/a/1", "x")
+		h.cfg.MaxClients = 2
+		srv := h.start()
+		_, stop1 := h.connect("m1", sink, false)
+		defer stop1()
+		wantSynced(t, src, sink)
+
+		double := newSink(src)
+		_, stop2 := h.connect("m1", double, false)
+		pass(5 * time.Second)
+		if len(double.states) != 1 || !strings.Contains(double.states[0], "connected already") {
+			t.Errorf("second client of a member: got %q, want one refusal", double.states)
+		}
+		stop2()
+
+		second, third := newSink(src), newSink(src)
+		_, stop3 := h.connect("m2", second, false)
+		pass(time.Second)
+		_, stop4 := h.connect("m3", third, false)
+		defer stop4()
+		pass(5 * time.Second)
+		if len(third.states) != 1 || !strings.Contains(third.states[0], "limit") {
+			t.Errorf("client above the limit: got %q, want one refusal", third.states)
+		}
+		stop3()
+		pass(5 * time.Second)
+		wantSynced(t, src, third)
+		if got := srv.Stats().Sessions; got != 3 {
+			t.Errorf("sessions: got %d, want 3", got)
+		}
+	})
+}
+
+func TestMembers(t *testing.T) {
+	bubble(t, func(t *testing.T, src *memSource, sink *memSink, h *host) {
+		srv := h.start()
+		m, changed := srv.Members()
+		if len(m) != 0 {
+			t.Fatalf("members: got %v, want none", m)
+		}
+		src.put("i/a/1", "x")
+		_, stop := h.connect("m1", sink, false)
+		<-changed
+		wantSynced(t, src, sink)
+		m, changed = srv.Members()
+		want := Member{ID: "m1", Name: "m1", Connected: true, Applied: src.State().Position(), ClientTTL: 5 * time.Second}
+		if len(m) != 1 || m[0].ID != want.ID || m[0].Applied != want.Applied || m[0].ClientTTL != want.ClientTTL || !m[0].Connected || !slices.Equal(m[0].Zones, []string{"fluid.internal."}) {
+			t.Fatalf("members: got %+v, want %+v", m, want)
+		}
+		sink.do(func() { sink.ttl = time.Minute })
+		pass(time.Second) // told with the next heartbeat
+		<-changed
+		m, changed = srv.Members()
+		if m[0].ClientTTL != time.Minute {
+			t.Errorf("client TTL: got %v, want 1m", m[0].ClientTTL)
+		}
+		stop()
+		<-changed
+		m, _ = srv.Members()
+		if m[0].Connected || m[0].Applied != want.Applied {
+			t.Errorf("member that left: got %+v, want it kept", m[0])
+		}
+	})
+}
+
+func TestMembersThatLeftAreBounded(t *testing.T) {
+	m := newMembers(3)
+	var live []*Member
+	for i := range 10 {
+		e := m.connect(Member{ID: fmt.Sprint(i)}, true)
+		if i%2 == 0 && i < 4 {
+			live = append(live, e)
+		} else {
+			m.disconnect(e)
+		}
+	}
+	got, _ := m.snapshot()
+	if len(got) != 3 || got[0].ID != live[0].ID || got[1].ID != live[1].ID {
+		t.Errorf("got %+v, want 3 with the connected ones", got)
+	}
+}
+
+// raw opens a session without a client.
+func raw(t *testing.T, h *host) (grpc.BidiStreamingClient[feedpb.ClientFrame, feedpb.ServerFrame], func()) {
+	t.Helper()
+	nc, err := h.dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cc, err := connection(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	stream, err := feedpb.NewFeedClient(cc).Sync(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stream, func() { cancel(); _ = cc.Close(); _ = nc.Close() }
+}
+
+func TestHelloIsChecked(t *testing.T) {
+	tests := []struct {
+		name  string
+		frame *feedpb.ClientFrame // nil: silence
+		want  feedpb.Refused_Reason
+	}{
+		{"late", nil, feedpb.Refused_REASON_INVALID},
+		{"no hello", &feedpb.ClientFrame{Frame: &feedpb.ClientFrame_Ack{Ack: &feedpb.Ack{}}}, feedpb.Refused_REASON_INVALID},
+		{"empty", &feedpb.ClientFrame{}, feedpb.Refused_REASON_INVALID},
+		{"no member id", helloFrame(&feedpb.Hello{ProtocolMin: 1, ProtocolMax: 1}), feedpb.Refused_REASON_INVALID},
+		{"newer protocol", helloFrame(&feedpb.Hello{ProtocolMin: 2, ProtocolMax: 3, MemberId: "m"}), feedpb.Refused_REASON_PROTOCOL},
+		{"older protocol", helloFrame(&feedpb.Hello{MemberId: "m"}), feedpb.Refused_REASON_PROTOCOL},
+		{"bad origin", helloFrame(&feedpb.Hello{ProtocolMin: 1, ProtocolMax: 1, MemberId: "m", Vector: []*feedpb.Watermark{{Origin: []byte("x")}}}), feedpb.Refused_REASON_INVALID},
+		{"zones", helloFrame(&feedpb.Hello{ProtocolMin: 1, ProtocolMax: 1, MemberId: "m", Zones: make([]string, maxZones+1)}), feedpb.Refused_REASON_INVALID},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, _ *memSource, _ *memSink, h *host) {
+				h.start()
+				stream, done := raw(t, h)
+				defer done()
+				if tt.frame != nil {
+					if err := stream.Send(tt.frame); err != nil {
+						t.Fatal(err)
+					}
+				}
+				f, err := stream.Recv()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := f.GetRefused().GetReason(); got != tt.want {
+					t.Errorf("got %v, want %v", f, tt.want)
+				}
+			})
+		})
+	}
+}
+
+func helloFrame(h *feedpb.Hello) *feedpb.ClientFrame {
+	return &feedpb.ClientFrame{Frame: &feedpb.ClientFrame_Hello{Hello: h}}
+}
+
+func TestSilentServerIsLeft(t *testing.T) {
+	bubble(t, func(t *testing.T, src *memSource, sink *memSink, h *host) {
+		h.cfg.Heartbeat = time.Hour // it says 10 s at most
+		src.put("i/a/1", "x")
+		h.start()
+		c, stop := h.connect("m1", sink, false)
+		defer stop()
+		pass(29 * time.Second)
+		if got := c.Stats(); got.Connects != 1 || got.Failures != 0 {
+			t.Errorf("after 29 s: got %+v, want one connection", got)
+		}
+		pass(2 * time.Second)
+		if got := c.Stats(); got.Failures != 1 || got.Connects != 2 || !strings.Contains(sink.states[1], ErrSilent.Error()) {
+			t.Errorf("after 31 s: got %+v, %q, want a new connection", got, sink.states)
+		}
+		wantSynced(t, src, sink)
+	})
+}
