@@ -164,12 +164,14 @@ func TestReadmeResolvers(t *testing.T) {
 		return path
 	}
 	t.Run("dnsmasq", func(t *testing.T) {
+		needs(t, "dnsmasq", "dnsmasq-base")
 		port := freePort(t)
 		conf := file("dnsmasq.conf", snippets(t, "dnsmasq")+"port="+port+"\nlisten-address=127.0.0.1\nbind-interfaces\nno-resolv\nno-hosts\nuser=root\npid-file=\n")
 		start(t, env, "dnsmasq", "--keep-in-foreground", "--conf-file="+conf)
 		eventually(t, "dnsmasq", want("127.0.0.1:"+port, "checkout.fluid.internal", "10.0.0.9"))
 	})
 	t.Run("bind", func(t *testing.T) {
+		needs(t, "named", "bind9")
 		port := freePort(t)
 		conf := file("named.conf", `options { directory "`+dir+`"; listen-on port `+port+` { 127.0.0.1; }; listen-on-v6 { none; };
 			dnssec-validation auto; validate-except { "fluid.internal"; }; recursion yes; pid-file none; session-keyfile none; };
@@ -184,4 +186,43 @@ func TestReadmeResolvers(t *testing.T) {
 		start(t, env, filepath.Join(binDir(t), "coredns"), "-conf", conf, "-dns.port", port)
 		eventually(t, "coredns", want("127.0.0.1:"+port, "checkout.fluid.internal", "10.0.0.9"))
 	})
+}
+
+// needs skips a test whose peer is not installed; .ci/run installs them all.
+func needs(t *testing.T, program, debianPackage string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		t.Skipf("needs %s (Debian package %s)", program, debianPackage)
+	}
+}
+
+// systemd-resolved takes its configuration from fixed paths and answers on a
+// fixed address, so it runs in namespaces of its own, with a CoreDNS beside it.
+func TestReadmeResolved(t *testing.T) {
+	resolved := os.Getenv("FLUID_TEST_RESOLVED")
+	if resolved == "" {
+		resolved = "/lib/systemd/systemd-resolved"
+	}
+	needs(t, resolved, "systemd-resolved, or FLUID_TEST_RESOLVED set to the program")
+	if os.Getuid() != 0 {
+		t.Skip("needs root for namespaces")
+	}
+	dir := t.TempDir()
+	conf, hosts := filepath.Join(dir, "fluid.conf"), filepath.Join(dir, "Corefile")
+	for path, text := range map[string]string{
+		conf:  snippets(t, "resolved"),
+		hosts: "fluid.internal:1053 {\n bind 127.0.0.1\n hosts {\n 10.0.0.9 checkout.fluid.internal\n }\n}\n",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := command(t, userEnv(t), "unshare", "--mount", "--net", "--fork", "build/testdata/resolved.sh",
+		resolved, conf, "checkout.fluid.internal", filepath.Join(binDir(t), "coredns"), "-conf", hosts)
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if out := cmd.Stdout.(*lockedBuilder).String(); !strings.Contains(out, "answer: 10.0.0.9") {
+		t.Errorf("got %s", out)
+	}
 }
