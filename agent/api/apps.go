@@ -1,0 +1,242 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strconv"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/fluid-sd/fluid/agent/store"
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+const appsTag = "apps"
+
+type registerInput struct {
+	writeInput
+	RawBody []byte `contentType:"application/json"`
+}
+
+type registerOutput struct {
+	written
+	Status int
+	Body   any
+}
+
+func (s *server) appOps() {
+	reg := s.huma.OpenAPI().Components.Schemas
+	app := reg.Schema(reflect.TypeFor[App](), true, "")
+	result := reg.Schema(reflect.TypeFor[Registered](), true, "")
+
+	register := op(http.MethodPost, "/v1/apps", "register-app", "Register instances of critical services",
+		appsTag, http.StatusConflict, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge,
+		http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusNotImplemented, http.StatusInsufficientStorage)
+	register.Description = "An upsert: 201 if an instance is new, 200 if all exist, changed or not. " +
+		"An array is one commit, all or nothing, of at most 1000 instances and 512 KiB."
+	register.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+		"application/json": {Schema: oneOrMany(app, store.MaxBatch)},
+	}}
+	register.SkipValidateBody = true // validated item by item, so that an error names the item
+	register.Responses = map[string]*huma.Response{}
+	for code, text := range map[string]string{"200": "All existed", "201": "At least one is new"} {
+		register.Responses[code] = &huma.Response{Description: text, Content: map[string]*huma.MediaType{
+			"application/json": {Schema: oneOrMany(result, 0)},
+		}}
+	}
+	huma.Register(s.huma, register, func(ctx context.Context, in *registerInput) (*registerOutput, error) {
+		return s.register(ctx, in, app)
+	})
+
+	huma.Register(s.huma, op(http.MethodGet, "/v1/apps", "list-apps", "List critical services", appsTag), s.listApps)
+	huma.Register(s.huma, op(http.MethodGet, "/v1/apps/{app}", "get-app", "Show a critical service", appsTag, http.StatusNotFound), s.getApp)
+	huma.Register(s.huma, op(http.MethodDelete, "/v1/apps/{app}", "deregister-app", "Remove a critical service with all its instances",
+		appsTag, http.StatusNotFound, http.StatusPreconditionFailed), s.deregister)
+	huma.Register(s.huma, op(http.MethodDelete, "/v1/apps/{app}/instances/{id}", "deregister-instance", "Remove one instance of a critical service",
+		appsTag, http.StatusNotFound, http.StatusPreconditionFailed), s.deregisterInstance)
+}
+
+// oneOrMany is the schema of an object or an array of such.
+func oneOrMany(item *huma.Schema, most int) *huma.Schema {
+	many := &huma.Schema{Type: huma.TypeArray, Items: item}
+	if most > 0 {
+		least := 1
+		many.MinItems, many.MaxItems = &least, &most
+	}
+	return &huma.Schema{OneOf: []*huma.Schema{item, many}}
+}
+
+func (s *server) register(ctx context.Context, in *registerInput, schema *huma.Schema) (*registerOutput, error) {
+	items, isArray, err := splitBody(in.RawBody)
+	if err != nil {
+		return nil, toProblem(err, "body")
+	}
+	if in.Wait == "everywhere" {
+		return nil, toProblem(fmt.Errorf("wait=everywhere: %w by this version; leave it out", ErrNotImplemented), "")
+	}
+	instances := make([]record.Instance, len(items))
+	for i, raw := range items {
+		where := "body"
+		if isArray {
+			where += "[" + strconv.Itoa(i) + "]"
+		}
+		var app App
+		if err := s.decode(raw, schema, where, &app); err != nil {
+			return nil, err
+		}
+		if err := record.ValidateService("appId", app.AppID); err != nil {
+			return nil, toProblem(err, where)
+		}
+		if instances[i], err = app.record(app.AppID, s.Now()); err != nil {
+			return nil, toProblem(err, where)
+		}
+	}
+	results, err := s.Writer.Register(ctx, in.meta, instances)
+	if err != nil {
+		return nil, toProblem(err, "body")
+	}
+	return registered(results, isArray), nil
+}
+
+func registered(results []store.Result, isArray bool) *registerOutput {
+	out := &registerOutput{Status: http.StatusOK}
+	bodies := make([]Registered, len(results))
+	for i, r := range results {
+		if r.Created {
+			out.Status = http.StatusCreated
+		}
+		if p := r.Position; p.Index > out.Index {
+			out.written = writtenAt(p)
+		}
+		bodies[i] = Registered{
+			Service: r.Service, ID: r.ID, Class: record.ClassCritical.String(),
+			Generation: r.Position.Generation, Index: r.Position.Index,
+		}
+	}
+	out.Body = bodies
+	if !isArray {
+		out.Body = bodies[0]
+	}
+	return out
+}
+
+// splitBody returns the items of an array, or the one object.
+func splitBody(body []byte) (items []json.RawMessage, isArray bool, err error) {
+	body = bytes.TrimSpace(body)
+	if len(body) == 0 {
+		return nil, false, fmt.Errorf("%w: the body is empty; send an object or an array of objects", ErrInvalid)
+	}
+	if body[0] != '[' {
+		return []json.RawMessage{body}, false, nil
+	}
+	if err := json.Unmarshal(body, &items); err != nil {
+		return nil, true, fmt.Errorf("%w: the body is not JSON: %w", ErrInvalid, err)
+	}
+	switch n := len(items); {
+	case n == 0:
+		return nil, true, fmt.Errorf("%w: the array is empty; send at least one object", ErrInvalid)
+	case n > store.MaxBatch:
+		return nil, true, fmt.Errorf("%w: %d items exceed the limit of %d; send several batches", store.ErrTooLarge, n, store.MaxBatch)
+	}
+	return items, true, nil
+}
+
+// decode checks raw against a schema and reads it into v. Its errors are
+// problems with locations below where.
+func (s *server) decode(raw []byte, schema *huma.Schema, where string, v any) error {
+	var tree any
+	if err := json.Unmarshal(raw, &tree); err != nil {
+		return toProblem(fmt.Errorf("%w: %s is not JSON: %w", ErrInvalid, where, err), "")
+	}
+	path := huma.NewPathBuffer(make([]byte, 0, 64), 0)
+	path.Push(where)
+	res := &huma.ValidateResult{}
+	huma.Validate(s.huma.OpenAPI().Components.Schemas, schema, path, huma.ModeWriteToServer, tree, res)
+	if len(res.Errors) > 0 {
+		return humaProblem(http.StatusBadRequest, "validation failed", res.Errors)
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return toProblem(fmt.Errorf("%w: %s: %w", ErrInvalid, where, err), "")
+	}
+	return nil
+}
+
+type appInput struct {
+	App string `path:"app" doc:"Name of the service."`
+	writeInput
+}
+
+type instanceInput struct {
+	App string `path:"app" doc:"Name of the service."`
+	ID  string `path:"id" doc:"Id of the instance, such as 10.0.0.9."`
+	writeInput
+}
+
+type removedOutput struct {
+	written
+	Body Removed
+}
+
+func (s *server) deregister(ctx context.Context, in *appInput) (*removedOutput, error) {
+	if err := record.ValidateService("app", in.App); err != nil {
+		return nil, toProblem(err, "path")
+	}
+	res, err := s.Writer.Deregister(ctx, in.meta, in.App)
+	return removed(in.App, "", res, err)
+}
+
+func (s *server) deregisterInstance(ctx context.Context, in *instanceInput) (*removedOutput, error) {
+	if err := record.ValidateService("app", in.App); err != nil {
+		return nil, toProblem(err, "path")
+	}
+	id, err := record.CanonicalID("id", in.ID)
+	if err != nil {
+		return nil, toProblem(err, "path")
+	}
+	res, err := s.Writer.DeregisterInstance(ctx, in.meta, in.App, id)
+	return removed(in.App, id, res, err)
+}
+
+func removed(service, id string, res store.Result, err error) (*removedOutput, error) {
+	if err != nil {
+		return nil, toProblem(err, "path")
+	}
+	return &removedOutput{written: writtenAt(res.Position), Body: Removed{
+		Service: service, ID: id, Generation: res.Position.Generation, Index: res.Position.Index,
+	}}, nil
+}
+
+type appListOutput struct {
+	read
+	Body AppList
+}
+
+func (s *server) listApps(_ context.Context, in *pageInput) (*appListOutput, error) {
+	head, err := s.readable()
+	if err != nil {
+		return nil, err
+	}
+	rows, next := s.summaries(in.After, in.Limit, func(sum *ServiceSummary) bool { return sum.Class == record.ClassCritical.String() })
+	out := &appListOutput{read: head, Body: AppList{Apps: make([]AppSummary, len(rows)), Next: next}}
+	for i, r := range rows {
+		out.Body.Apps[i] = AppSummary{AppID: r.Service, ServiceSummary: r}
+	}
+	return out, nil
+}
+
+func (s *server) getApp(ctx context.Context, in *struct {
+	App string `path:"app" doc:"Name of the service."`
+}) (*serviceOutput, error) {
+	out, err := s.getService(ctx, &getServiceInput{Service: in.App})
+	if err == nil && out.Body.Class != record.ClassCritical.String() {
+		err = toProblem(fmt.Errorf("%w: service %s is %s, not an app; see /v1/services/%s", store.ErrNotFound, in.App, out.Body.Class, in.App), "")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}

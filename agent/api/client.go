@@ -1,0 +1,264 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// Client is the other end of the Handler. It may be used from any number of
+// goroutines. Its methods return an *Error for every problem that an agent
+// answered.
+type Client struct {
+	base  string
+	token string
+	http  *http.Client
+}
+
+// NewClient returns a client of the agent at addr: http://HOST:PORT,
+// https://HOST:PORT, or unix:PATH for the agent's admin.sock. token may be
+// empty. hc may be nil; it is not used for unix addresses.
+func NewClient(addr, token string, hc *http.Client) (*Client, error) {
+	if hc == nil {
+		hc = http.DefaultClient
+	}
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", strings.TrimPrefix(path, "//"))
+		}
+		return &Client{base: "http://unix", token: token, http: &http.Client{Transport: &http.Transport{DialContext: dial}}}, nil
+	}
+	u, err := url.Parse(addr)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return nil, fmt.Errorf("%q is not an agent's address; use http://HOST:PORT, https://HOST:PORT or unix:PATH", addr)
+	}
+	return &Client{base: strings.TrimSuffix(u.String(), "/"), token: token, http: hc}, nil
+}
+
+// WriteOptions are the conditions of a write; the zero value has none.
+type WriteOptions struct {
+	IdempotencyKey string
+	IfMatch        *uint64
+	Wait           string // "", "committed" or "everywhere"
+	Timeout        string // with Wait, a Go duration
+}
+
+func (o *WriteOptions) apply(h http.Header, q url.Values) {
+	if o == nil {
+		return
+	}
+	if o.IdempotencyKey != "" {
+		h.Set("Idempotency-Key", o.IdempotencyKey)
+	}
+	if o.IfMatch != nil {
+		h.Set("If-Match", strconv.FormatUint(*o.IfMatch, 10))
+	}
+	if o.Wait != "" {
+		q.Set("wait", o.Wait)
+	}
+	if o.Timeout != "" {
+		q.Set("timeout", o.Timeout)
+	}
+}
+
+// Register registers instances of critical services in one commit. opt may be
+// nil.
+func (c *Client) Register(ctx context.Context, apps []App, opt *WriteOptions) ([]Registered, error) {
+	var out []Registered
+	return out, c.write(ctx, http.MethodPost, "/v1/apps", apps, &out, opt)
+}
+
+// Deregister removes a service with all its instances.
+func (c *Client) Deregister(ctx context.Context, service string, opt *WriteOptions) (Removed, error) {
+	var out Removed
+	err := c.write(ctx, http.MethodDelete, "/v1/apps/"+url.PathEscape(service), nil, &out, opt)
+	return out, err
+}
+
+// DeregisterInstance removes one instance.
+func (c *Client) DeregisterInstance(ctx context.Context, service, id string, opt *WriteOptions) (Removed, error) {
+	var out Removed
+	err := c.write(ctx, http.MethodDelete, "/v1/apps/"+url.PathEscape(service)+"/instances/"+url.PathEscape(id), nil, &out, opt)
+	return out, err
+}
+
+// Filter selects instances; empty fields select all.
+type Filter struct{ Tag, Zone, Status string }
+
+func (f Filter) values() url.Values {
+	q := url.Values{}
+	for k, v := range map[string]string{"tag": f.Tag, "zone": f.Zone, "status": f.Status} {
+		if v != "" {
+			q.Set(k, v)
+		}
+	}
+	return q
+}
+
+// Service returns the view of a service.
+func (c *Client) Service(ctx context.Context, name string, f Filter) (Service, error) {
+	var out Service
+	err := c.do(ctx, http.MethodGet, "/v1/services/"+url.PathEscape(name), f.values(), nil, nil, &out)
+	return out, err
+}
+
+// Services returns all services, page after page.
+func (c *Client) Services(ctx context.Context, f Filter) ([]ServiceSummary, error) {
+	out := []ServiceSummary{}
+	q := f.values()
+	q.Set("limit", "1000")
+	for {
+		var page ServiceList
+		if err := c.do(ctx, http.MethodGet, "/v1/services", q, nil, nil, &page); err != nil {
+			return nil, err
+		}
+		out = append(out, page.Services...)
+		if page.Next == "" {
+			return out, nil
+		}
+		q.Set("after", page.Next)
+	}
+}
+
+// ServiceConfig returns the settings of a service.
+func (c *Client) ServiceConfig(ctx context.Context, name string) (ServiceConfig, error) {
+	var out ServiceConfig
+	err := c.do(ctx, http.MethodGet, "/v1/services/"+url.PathEscape(name)+"/config", nil, nil, nil, &out)
+	return out, err
+}
+
+// PutServiceConfig sets the settings of a service.
+func (c *Client) PutServiceConfig(ctx context.Context, name string, cfg ServiceConfig, opt *WriteOptions) (Registered, error) {
+	var out Registered
+	err := c.write(ctx, http.MethodPut, "/v1/services/"+url.PathEscape(name)+"/config", cfg, &out, opt)
+	return out, err
+}
+
+// CreateOverlay commits an overlay.
+func (c *Client) CreateOverlay(ctx context.Context, o Overlay, opt *WriteOptions) (Placed, error) {
+	var out Placed
+	err := c.write(ctx, http.MethodPost, "/v1/overlays", o, &out, opt)
+	return out, err
+}
+
+// DeleteOverlay lifts an overlay.
+func (c *Client) DeleteOverlay(ctx context.Context, id string, opt *WriteOptions) (Removed, error) {
+	var out Removed
+	err := c.write(ctx, http.MethodDelete, "/v1/overlays/"+url.PathEscape(id), nil, &out, opt)
+	return out, err
+}
+
+// Overlays returns all overlays, page after page.
+func (c *Client) Overlays(ctx context.Context) ([]Overlay, error) {
+	out := []Overlay{}
+	q := url.Values{"limit": {"1000"}}
+	for {
+		var page OverlayList
+		if err := c.do(ctx, http.MethodGet, "/v1/overlays", q, nil, nil, &page); err != nil {
+			return nil, err
+		}
+		out = append(out, page.Overlays...)
+		if page.Next == "" {
+			return out, nil
+		}
+		q.Set("after", page.Next)
+	}
+}
+
+// Raft returns the state of consensus.
+func (c *Client) Raft(ctx context.Context) (Raft, error) {
+	var out Raft
+	err := c.do(ctx, http.MethodGet, "/v1/raft", nil, nil, nil, &out)
+	return out, err
+}
+
+// Ready returns what /readyz?verbose says. An agent that is not ready is no
+// error.
+func (c *Client) Ready(ctx context.Context) (Health, error) {
+	var out Health
+	err := c.do(ctx, http.MethodGet, "/readyz", url.Values{"verbose": {""}}, nil, nil, &out)
+	var e *Error
+	if errors.As(err, &e) && out.Status != "" {
+		return out, nil
+	}
+	return out, err
+}
+
+// write sends a change.
+func (c *Client) write(ctx context.Context, method, path string, body, out any, opt *WriteOptions) error {
+	h, q := http.Header{}, url.Values{}
+	opt.apply(h, q)
+	return c.do(ctx, method, path, q, h, body, out)
+}
+
+const maxAnswer = 256 << 20 // bytes of an answer that a client reads
+
+func (c *Client) do(ctx context.Context, method, path string, q url.Values, h http.Header, body, out any) error {
+	var r io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		r = bytes.NewReader(b)
+	}
+	target := c.base + path
+	if len(q) > 0 {
+		target += "?" + q.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, target, r)
+	if err != nil {
+		return err
+	}
+	for k, vs := range h {
+		req.Header[k] = vs
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode >= http.StatusBadRequest {
+		_ = json.Unmarshal(data, out) // /readyz answers 503 with its own shape
+		return problemOf(resp, data)
+	}
+	if err := json.Unmarshal(data, out); err != nil {
+		return fmt.Errorf("answer of %s %s: %w", method, path, err)
+	}
+	return nil
+}
+
+// problemOf reads the problem that an agent, or something in front of it,
+// answered.
+func problemOf(resp *http.Response, data []byte) error {
+	e := &Error{Status: resp.StatusCode, Title: http.StatusText(resp.StatusCode)}
+	if strings.HasPrefix(resp.Header.Get("Content-Type"), "application/problem+json") {
+		var p struct {
+			Type, Title, Detail string
+			Errors              []ErrorDetail
+		}
+		if json.Unmarshal(data, &p) == nil {
+			e.Type, e.Title, e.Detail, e.Errors = p.Type, p.Title, p.Detail, p.Errors
+		}
+	}
+	e.RetryAfter, _ = strconv.Atoi(resp.Header.Get("Retry-After"))
+	return e
+}
