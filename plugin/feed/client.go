@@ -22,6 +22,7 @@ import (
 const (
 	minBackoff     = 50 * time.Millisecond
 	maxBackoff     = 2 * time.Second
+	maxRetry       = 10 * time.Second // between attempts at what failed for a reason that lasts
 	connectTimeout = 2 * time.Second
 	missedBeats    = 3
 	window         = 1 << 20 // bytes in flight to a client that does not read
@@ -98,14 +99,18 @@ func (c *Client) Stats() ClientStats {
 func (c *Client) Run(ctx context.Context) error {
 	pause := minBackoff
 	for ctx.Err() == nil {
-		before := c.connects.Load()
+		start := time.Now()
 		err := c.session(ctx)
 		if ctx.Err() != nil {
 			break
 		}
 		c.failures.Add(1)
 		c.tell(false, err)
-		if c.connects.Load() != before {
+		limit := maxBackoff
+		if lasting(err) {
+			limit = maxRetry
+		}
+		if time.Since(start) > maxRetry {
 			pause = minBackoff
 		}
 		t := time.NewTimer(pause/2 + rand.N(pause))
@@ -114,9 +119,20 @@ func (c *Client) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			t.Stop()
 		}
-		pause = min(2*pause, maxBackoff)
+		pause = min(2*pause, limit)
 	}
 	return ctx.Err()
+}
+
+// lasting reports whether the next attempt will likely fail as this one did,
+// and may cost a snapshot.
+func lasting(err error) bool {
+	for _, e := range []error{ErrProtocol, ErrCluster, ErrImplementation, ErrPeer, ErrBusy, ErrInvalid, ErrDiverged, ErrSink} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // tell tells the sink about the connection, once per different reason.
@@ -216,7 +232,7 @@ func (c *Client) hello(at Hello) *feedpb.Hello {
 	h := &feedpb.Hello{
 		ProtocolMin: ProtocolMin, ProtocolMax: ProtocolMax,
 		MemberId: c.cfg.MemberID, Name: c.cfg.Name, Version: c.cfg.Version, Implementation: c.cfg.Implementation,
-		ClusterId: at.ClusterID, Position: positionPB(at.Position), Hash: at.Hash, Full: c.full,
+		ClusterId: at.ClusterID, Position: positionPB(at.Position), Full: c.full,
 		ClientTtlMs: millis(at.ClientTTL), Zones: at.Zones,
 	}
 	if c.cfg.Relay {

@@ -18,7 +18,8 @@
 //     sends the difference to now, so a slow client gets fewer, larger
 //     batches, and can hurt itself only.
 //   - A lost connection changes nothing on the client's side; it reconnects
-//     for ever, with a jittered pause of 50 ms to 2 s.
+//     for ever, with a jittered pause of 50 ms to 2 s, or up to 10 s where it
+//     was refused.
 //
 // The package does not decide what is answered, does not keep state, and does
 // not look into relay frames.

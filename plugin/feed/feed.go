@@ -118,7 +118,7 @@ type Relay interface {
 // Hello is what a sink says about itself.
 type Hello struct {
 	Position  record.Position // applied; zero if nothing is
-	Hash      uint64          // content hash at Position; 0 if not known
+	Hash      uint64          // content hash at Position, compared with the server's; 0 if not known
 	ClusterID string          // "" if not known
 	Vector    Vector          // gossip known; read only when connecting, in relay mode
 	ClientTTL time.Duration   // largest TTL that caches behind this member can hold

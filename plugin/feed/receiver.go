@@ -164,7 +164,7 @@ func (r *receiver) take() []record.Entry {
 
 func (r *receiver) snapshotPart(pb *feedpb.Snapshot) error {
 	pos := position(pb.GetPosition())
-	if pos.Before(r.at) || pos.IsZero() || pos == r.at && !r.full && r.settled {
+	if pos.Before(r.at) || pos.IsZero() || pos == r.at && !r.full {
 		return fmt.Errorf("%w: snapshot at %v for a plugin at %v", ErrInvalid, pos, r.at)
 	}
 	if err := r.begin(true, pos); err != nil {

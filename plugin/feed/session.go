@@ -55,10 +55,9 @@ type session struct {
 	member  *Member // its entry; owned by members
 	cluster string  // the cluster that the client belongs to, "" until known
 	at      record.Position
-	hash    uint64 // content hash that the client has at at, 0 if not known
-	full    bool   // the client wants a snapshot
-	started bool   // the first state was sent, or found to be there
-	behind  bool   // the last heartbeat said so
+	full    bool // the client wants a snapshot
+	started bool // the first state was sent, or found to be there
+	behind  bool // the last heartbeat said so
 	relay   Relay
 	have    Vector
 	version uint64
@@ -94,7 +93,7 @@ func (s *Server) session(stream syncStream) error {
 	}
 	c := &session{
 		Server: s, stream: stream, cluster: hello.GetClusterId(),
-		at: position(hello.GetPosition()), hash: hello.GetHash(), full: hello.GetFull(), have: v,
+		at: position(hello.GetPosition()), full: hello.GetFull(), have: v,
 	}
 	if hello.GetRelay() {
 		c.relay = s.cfg.Relay
@@ -285,16 +284,11 @@ func (c *session) update(state State) error {
 			return err
 		}
 	}
-	full := c.full || c.at.IsZero()
-	if pos == c.at && !full {
-		if !c.started && c.hash != 0 && c.hash != state.Hash() {
-			full = true // the client holds something else at the same position
-		} else {
+	if !c.full && !c.at.IsZero() {
+		if pos == c.at {
 			c.resumed()
 			return nil
 		}
-	}
-	if !full {
 		if entries, ok := state.Since(c.at); ok {
 			c.resumed()
 			return c.batch(pos, entries)

@@ -364,12 +364,11 @@ type Hello struct {
 	ClusterId      string                 `protobuf:"bytes,6,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`           // empty if not known yet
 	Implementation string                 `protobuf:"bytes,7,opt,name=implementation,proto3" json:"implementation,omitempty"`                  // gossip implementation; empty for relay
 	Position       *Position              `protobuf:"bytes,8,opt,name=position,proto3" json:"position,omitempty"`                              // resume token: what the client has applied
-	Hash           uint64                 `protobuf:"varint,9,opt,name=hash,proto3" json:"hash,omitempty"`                                     // content hash at position; 0 if not known
-	Full           bool                   `protobuf:"varint,10,opt,name=full,proto3" json:"full,omitempty"`                                    // send a snapshot even if a resume is possible
-	Relay          bool                   `protobuf:"varint,11,opt,name=relay,proto3" json:"relay,omitempty"`                                  // send gossip as well
-	Vector         []*Watermark           `protobuf:"bytes,12,rep,name=vector,proto3" json:"vector,omitempty"`                                 // resume token of the relay
-	ClientTtlMs    uint64                 `protobuf:"varint,13,opt,name=client_ttl_ms,json=clientTtlMs,proto3" json:"client_ttl_ms,omitempty"` // largest TTL that caches behind the client hold
-	Zones          []string               `protobuf:"bytes,14,rep,name=zones,proto3" json:"zones,omitempty"`
+	Full           bool                   `protobuf:"varint,9,opt,name=full,proto3" json:"full,omitempty"`                                     // send a snapshot even if a resume is possible
+	Relay          bool                   `protobuf:"varint,10,opt,name=relay,proto3" json:"relay,omitempty"`                                  // send gossip as well
+	Vector         []*Watermark           `protobuf:"bytes,11,rep,name=vector,proto3" json:"vector,omitempty"`                                 // resume token of the relay
+	ClientTtlMs    uint64                 `protobuf:"varint,12,opt,name=client_ttl_ms,json=clientTtlMs,proto3" json:"client_ttl_ms,omitempty"` // largest TTL that caches behind the client hold
+	Zones          []string               `protobuf:"bytes,13,rep,name=zones,proto3" json:"zones,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -458,13 +457,6 @@ func (x *Hello) GetPosition() *Position {
 		return x.Position
 	}
 	return nil
-}
-
-func (x *Hello) GetHash() uint64 {
-	if x != nil {
-		return x.Hash
-	}
-	return 0
 }
 
 func (x *Hello) GetFull() bool {
@@ -1149,7 +1141,7 @@ const file_feed_proto_rawDesc = "" +
 	"\vClientFrame\x12,\n" +
 	"\x05hello\x18\x01 \x01(\v2\x14.fluid.feed.v1.HelloH\x00R\x05hello\x12&\n" +
 	"\x03ack\x18\x02 \x01(\v2\x12.fluid.feed.v1.AckH\x00R\x03ackB\a\n" +
-	"\x05frame\"\xbe\x03\n" +
+	"\x05frame\"\xaa\x03\n" +
 	"\x05Hello\x12!\n" +
 	"\fprotocol_min\x18\x01 \x01(\rR\vprotocolMin\x12!\n" +
 	"\fprotocol_max\x18\x02 \x01(\rR\vprotocolMax\x12\x1b\n" +
@@ -1160,13 +1152,12 @@ const file_feed_proto_rawDesc = "" +
 	"cluster_id\x18\x06 \x01(\tR\tclusterId\x12&\n" +
 	"\x0eimplementation\x18\a \x01(\tR\x0eimplementation\x123\n" +
 	"\bposition\x18\b \x01(\v2\x17.fluid.feed.v1.PositionR\bposition\x12\x12\n" +
-	"\x04hash\x18\t \x01(\x04R\x04hash\x12\x12\n" +
-	"\x04full\x18\n" +
-	" \x01(\bR\x04full\x12\x14\n" +
-	"\x05relay\x18\v \x01(\bR\x05relay\x120\n" +
-	"\x06vector\x18\f \x03(\v2\x18.fluid.feed.v1.WatermarkR\x06vector\x12\"\n" +
-	"\rclient_ttl_ms\x18\r \x01(\x04R\vclientTtlMs\x12\x14\n" +
-	"\x05zones\x18\x0e \x03(\tR\x05zones\"\\\n" +
+	"\x04full\x18\t \x01(\bR\x04full\x12\x14\n" +
+	"\x05relay\x18\n" +
+	" \x01(\bR\x05relay\x120\n" +
+	"\x06vector\x18\v \x03(\v2\x18.fluid.feed.v1.WatermarkR\x06vector\x12\"\n" +
+	"\rclient_ttl_ms\x18\f \x01(\x04R\vclientTtlMs\x12\x14\n" +
+	"\x05zones\x18\r \x03(\tR\x05zones\"\\\n" +
 	"\x03Ack\x121\n" +
 	"\aapplied\x18\x01 \x01(\v2\x17.fluid.feed.v1.PositionR\aapplied\x12\"\n" +
 	"\rclient_ttl_ms\x18\x02 \x01(\x04R\vclientTtlMs\"\xcb\x02\n" +
