@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// probe asks one server at a fixed rate, waiting for no answer before the next
+// question, and judges every answer by the history.
+type probe struct {
+	port    int
+	rate    int // queries per second
+	work    workload
+	history *history
+	rng     *rand.Rand
+}
+
+// question is one that is under way, nil in its place if none.
+type question struct {
+	service int
+	msg     *dns.Msg
+	sent    time.Time
+}
+
+// lateAfter is how long an answer is waited for before it counts as lost.
+const lateAfter = 2 * time.Second
+
+// run asks for limit and returns what it saw. Questions take the 65,536 ids in
+// turn, so rates up to 32,000 fit in the 2 s of patience.
+func (p *probe) run(ctx context.Context, limit time.Duration) (phase, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "udp", net.JoinHostPort("127.0.0.1", strconv.Itoa(p.port)))
+	if err != nil {
+		return phase{}, err
+	}
+	defer conn.Close()
+	t := &tally{history: p.history, ttl: p.work.TTL, open: map[uint16]question{}}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		t.receive(conn)
+	}()
+	err = p.send(ctx, conn, t, limit)
+	// What is still under way gets its time; then the read ends.
+	_ = conn.SetReadDeadline(time.Now().Add(lateAfter))
+	if t.idle() {
+		_ = conn.SetReadDeadline(time.Now())
+	}
+	<-done
+	return t.result(), err
+}
+
+// send asks for random services at the rate until limit is over.
+func (p *probe) send(ctx context.Context, conn net.Conn, t *tally, limit time.Duration) error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	began := time.Now()
+	for sent := 0; ; {
+		elapsed := time.Since(began)
+		if elapsed >= limit {
+			return nil
+		}
+		for due := int(elapsed.Seconds() * float64(p.rate)); sent < due; sent++ {
+			q := question{service: p.rng.IntN(p.work.Services)}
+			q.msg = query(p.work.name(q.service))
+			q.msg.Id = uint16(sent)
+			wire, err := q.msg.Pack()
+			if err != nil {
+				return err
+			}
+			t.ask(q)
+			if _, err := conn.Write(wire); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// tally matches answers with questions. It is safe for concurrent use.
+type tally struct {
+	history *history
+	ttl     int
+
+	mu        sync.Mutex
+	open      map[uint16]question // under way, by id
+	latencies []time.Duration
+	seen      phase
+}
+
+// ask notes that q is sent now.
+func (t *tally) ask(q question) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.open[q.msg.Id]; ok {
+		t.seen.Lost++ // 65,536 questions ago
+	}
+	q.sent = time.Now()
+	t.open[q.msg.Id] = q
+}
+
+// idle tells whether every question has its answer.
+func (t *tally) idle() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.open) == 0
+}
+
+// receive reads answers until the connection's deadline passes.
+func (t *tally) receive(conn net.Conn) {
+	buf := make([]byte, 4096)
+	for {
+		n, err := conn.Read(buf)
+		if err != nil {
+			return
+		}
+		t.judge(buf[:n], time.Now())
+	}
+}
+
+// judge counts one message that arrived now.
+func (t *tally) judge(wire []byte, now time.Time) {
+	var reply dns.Msg
+	err := reply.Unpack(wire)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	q, ok := t.open[reply.Id]
+	if !ok {
+		return // later than its patience, already lost
+	}
+	delete(t.open, reply.Id)
+	t.seen.Answers++
+	t.latencies = append(t.latencies, now.Sub(q.sent))
+	var got []netip.Addr
+	if err == nil {
+		got, err = answered(q.msg, &reply, t.ttl)
+	}
+	var age time.Duration
+	if err == nil {
+		age, err = t.history.check(q.service, got, now)
+	}
+	t.seen.Oldest = max(t.seen.Oldest, age)
+	if err != nil {
+		t.seen.Wrong++
+		t.seen.Example = err.Error()
+	}
+}
+
+// result is what was seen; questions without an answer are lost.
+func (t *tally) result() phase {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.seen.Lost += len(t.open)
+	t.seen.P50, t.seen.P99 = percentile(t.latencies, 50), percentile(t.latencies, 99)
+	return t.seen
+}
