@@ -183,7 +183,7 @@ type memSink struct {
 	beats   []Heartbeat
 	frames  []string
 	states  []string
-	fed     record.Position // the last position that the feed gave
+	fed     record.Position // the last position that the feed gave and the sink took
 	spoiled bool            // the content was changed behind the feed's back
 	bad     error           // broken promises
 	refuse  error           // returned once by the next Snapshot or Apply
@@ -245,9 +245,11 @@ func (k *memSink) become(pos record.Position, all map[record.Key]record.Entry) e
 	if pos.Before(k.fed) {
 		k.bad = errors.Join(k.bad, fmt.Errorf("went back from %v to %v", k.fed, pos))
 	}
-	k.fed = pos
 	delay, refuse := k.delay, k.refuse
 	k.refuse = nil
+	if refuse == nil {
+		k.fed = pos
+	}
 	k.mu.Unlock()
 	if delay > 0 {
 		<-time.After(delay)
