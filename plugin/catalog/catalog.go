@@ -144,15 +144,24 @@ type Stage struct{ slot *slot }
 // NewStage reads a full state at pos. Records that do not decode are
 // quarantined.
 func NewStage(pos record.Position, entries iter.Seq[record.Entry]) *Stage {
-	s, t := newSlot(pos), newTouched()
+	st := &Stage{slot: newSlot(pos)}
+	st.Add(entries)
+	return st
+}
+
+// Add reads more of the state.
+func (st *Stage) Add(entries iter.Seq[record.Entry]) {
+	t := newTouched()
 	for e := range entries {
 		if !e.Deleted {
-			s.set(e, t)
+			st.slot.set(e, t)
 		}
 		clear(t.services)
 	}
-	return &Stage{slot: s}
 }
+
+// Position returns the position of the state.
+func (st *Stage) Position() record.Position { return st.slot.pos }
 
 // Hash returns the content hash that the catalog will have after Swap.
 func (st *Stage) Hash() uint64 { return st.slot.hash }

@@ -25,7 +25,7 @@ type origin struct {
 	learned int64    // when it was first heard of, in milliseconds
 	health  health
 	listed  string // the node name it is listed under
-	skewed  bool // it sent a time too far ahead
+	skewed  bool   // it sent a time too far ahead
 }
 
 // history is one epoch of one origin.
@@ -210,7 +210,7 @@ func (c *Catalog) lookup(h *history, k record.Key) *claim {
 	if kind != record.KindInstance && kind != record.KindReport {
 		return nil
 	}
-	name, id, _ := strings.Cut(string(k[2:]), "/")
+	name, id, _ := cutKey(k)
 	for _, cl := range c.cells[name].of(kind, id) {
 		if cl.from == h {
 			return cl
@@ -230,7 +230,7 @@ func (c *Catalog) admit(h *history, it *Item, t *touched) {
 	}
 	cl := &claim{from: h, seq: it.Seq, hlc: it.HLC, born: it.Born, dead: it.Deleted}
 	kind := it.Key.Kind()
-	name, id, _ := strings.Cut(string(it.Key[2:]), "/")
+	name, id, _ := cutKey(it.Key)
 	if viewable(kind, name, id, it) {
 		ce := c.cells[name]
 		if ce == nil {
@@ -262,6 +262,9 @@ func (c *Catalog) admit(h *history, it *Item, t *touched) {
 	}
 	c.touch(cl, t)
 }
+
+// cutKey splits the path of an instance or report key.
+func cutKey(k record.Key) (service, id string, ok bool) { return strings.Cut(string(k[2:]), "/") }
 
 // viewable reports whether an item is an instance or a report that a view can
 // use. What is not is kept and passed on as it is.
