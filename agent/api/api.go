@@ -136,16 +136,16 @@ func op(method, path, id, summary, tag string, errs ...int) huma.Operation {
 	}
 }
 
-// written holds the headers of every write.
-type written struct {
+// WriteHeaders holds the headers of every write.
+type WriteHeaders struct {
 	Index      uint64 `header:"X-Fluid-Index" doc:"Raft index of the write."`
 	Generation uint64 `header:"X-Fluid-Generation" doc:"Generation that the index counts in."`
 }
 
-func writtenAt(pos record.Position) written { return written{Index: pos.Index, Generation: pos.Generation} }
+func writtenAt(pos record.Position) WriteHeaders { return WriteHeaders{Index: pos.Index, Generation: pos.Generation} }
 
-// read holds the headers of every read.
-type read struct {
+// ReadHeaders holds the headers of every read.
+type ReadHeaders struct {
 	Index      uint64 `header:"X-Fluid-Index" doc:"Raft index that this agent has applied."`
 	Generation uint64 `header:"X-Fluid-Generation" doc:"Generation that the index counts in."`
 	Stale      bool   `header:"X-Fluid-Stale" doc:"The agent cannot say whether this is current."`
@@ -154,19 +154,20 @@ type read struct {
 
 // readable returns the headers of a read, or ErrUnsynced: an agent that does
 // not know its state yet says so instead of answering that nothing exists.
-func (s *server) readable() (read, error) {
+func (s *server) readable() (ReadHeaders, error) {
 	st := s.View.Status()
 	if !st.Synced {
-		return read{}, toProblem(ErrUnsynced, "")
+		return ReadHeaders{}, toProblem(ErrUnsynced, "")
 	}
-	return read{
+	return ReadHeaders{
 		Index: st.Position.Index, Generation: st.Position.Generation,
 		Stale: st.Stale, Age: int64(st.Age / time.Second),
 	}, nil
 }
 
-// writeInput holds the parameters of every write.
-type writeInput struct {
+// WriteParams holds the parameters of every write. It is exported because huma
+// fills in exported fields only; so are the types below.
+type WriteParams struct {
 	IdempotencyKey string `header:"Idempotency-Key" maxLength:"128" doc:"A repeated write with this key returns the first one's result, for at least 15 minutes."`
 	IfMatch        string `header:"If-Match" doc:"Index that the thing to change must have; 0: it must not exist yet."`
 	Wait           string `query:"wait" enum:"committed,everywhere" default:"committed" doc:"everywhere: until every DNS member has applied it."`
@@ -176,7 +177,7 @@ type writeInput struct {
 }
 
 // Resolve checks the parameters and fills in who asks.
-func (in *writeInput) Resolve(ctx huma.Context) []error {
+func (in *WriteParams) Resolve(ctx huma.Context) []error {
 	who := callerOf(ctx.Context())
 	in.meta = store.Meta{Principal: who.principal, Remote: who.remote, IdempotencyKey: in.IdempotencyKey}
 	var errs []error
@@ -195,8 +196,8 @@ func (in *writeInput) Resolve(ctx huma.Context) []error {
 	return errs
 }
 
-// pageInput holds the parameters of every list.
-type pageInput struct {
+// PageParams holds the parameters of every list.
+type PageParams struct {
 	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Rows of one page."`
 	After string `query:"after" doc:"The next of the page before."`
 }

@@ -18,12 +18,12 @@ import (
 const appsTag = "apps"
 
 type registerInput struct {
-	writeInput
+	WriteParams
 	RawBody []byte `contentType:"application/json"`
 }
 
 type registerOutput struct {
-	written
+	WriteHeaders
 	Status int
 	Body   any
 }
@@ -110,7 +110,7 @@ func registered(results []store.Result, isArray bool) *registerOutput {
 			out.Status = http.StatusCreated
 		}
 		if p := r.Position; p.Index > out.Index {
-			out.written = writtenAt(p)
+			out.WriteHeaders = writtenAt(p)
 		}
 		bodies[i] = Registered{
 			Service: r.Service, ID: r.ID, Class: record.ClassCritical.String(),
@@ -167,17 +167,17 @@ func (s *server) decode(raw []byte, schema *huma.Schema, where string, v any) er
 
 type appInput struct {
 	App string `path:"app" doc:"Name of the service."`
-	writeInput
+	WriteParams
 }
 
 type instanceInput struct {
 	App string `path:"app" doc:"Name of the service."`
 	ID  string `path:"id" doc:"Id of the instance, such as 10.0.0.9."`
-	writeInput
+	WriteParams
 }
 
 type removedOutput struct {
-	written
+	WriteHeaders
 	Body Removed
 }
 
@@ -205,23 +205,23 @@ func removed(service, id string, res store.Result, err error) (*removedOutput, e
 	if err != nil {
 		return nil, toProblem(err, "path")
 	}
-	return &removedOutput{written: writtenAt(res.Position), Body: Removed{
+	return &removedOutput{WriteHeaders: writtenAt(res.Position), Body: Removed{
 		Service: service, ID: id, Generation: res.Position.Generation, Index: res.Position.Index,
 	}}, nil
 }
 
 type appListOutput struct {
-	read
+	ReadHeaders
 	Body AppList
 }
 
-func (s *server) listApps(_ context.Context, in *pageInput) (*appListOutput, error) {
+func (s *server) listApps(_ context.Context, in *PageParams) (*appListOutput, error) {
 	head, err := s.readable()
 	if err != nil {
 		return nil, err
 	}
 	rows, next := s.summaries(in.After, in.Limit, func(sum *ServiceSummary) bool { return sum.Class == record.ClassCritical.String() })
-	out := &appListOutput{read: head, Body: AppList{Apps: make([]AppSummary, len(rows)), Next: next}}
+	out := &appListOutput{ReadHeaders: head, Body: AppList{Apps: make([]AppSummary, len(rows)), Next: next}}
 	for i, r := range rows {
 		out.Body.Apps[i] = AppSummary{AppID: r.Service, ServiceSummary: r}
 	}

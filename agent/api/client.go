@@ -72,8 +72,14 @@ func (o *WriteOptions) apply(h http.Header, q url.Values) {
 // Register registers instances of critical services in one commit. opt may be
 // nil.
 func (c *Client) Register(ctx context.Context, apps []App, opt *WriteOptions) ([]Registered, error) {
+	if len(apps) == 1 {
+		out := make([]Registered, 1)
+		err := c.write(ctx, http.MethodPost, "/v1/apps", apps[0], &out[0], opt)
+		return out, err
+	}
 	var out []Registered
-	return out, c.write(ctx, http.MethodPost, "/v1/apps", apps, &out, opt)
+	err := c.write(ctx, http.MethodPost, "/v1/apps", apps, &out, opt)
+	return out, err
 }
 
 // Deregister removes a service with all its instances.

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -11,13 +12,13 @@ import (
 
 func (s *server) raftOps() {
 	type output struct {
-		read
+		ReadHeaders
 		Body Raft
 	}
 	huma.Register(s.huma, op(http.MethodGet, "/v1/raft", "get-raft", "Show consensus", "raft"),
 		func(context.Context, *struct{}) (*output, error) {
 			st := s.View.Status()
-			return &output{read: read{
+			return &output{ReadHeaders: ReadHeaders{
 				Index: st.Position.Index, Generation: st.Position.Generation, Stale: st.Stale, Age: int64(st.Age.Seconds()),
 			}, Body: s.Raft()}, nil
 		})
@@ -63,4 +64,20 @@ func writeJSON(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
 	_ = json.NewEncoder(w).Encode(v) // a client that left is no error
+}
+
+// Starting returns the handler of an agent that is still restoring its state:
+// it is alive, not ready, and refuses everything else for the moment.
+func Starting() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, Health{Status: "ok", Reasons: []string{}})
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusServiceUnavailable, Health{Status: "not ready", Reasons: []string{"state is being restored"}})
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		writeProblem(w, fmt.Errorf("%w: state is being restored", ErrUnsynced))
+	})
+	return mux
 }

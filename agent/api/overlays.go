@@ -27,12 +27,12 @@ func (s *server) overlayOps() {
 }
 
 type createOverlayInput struct {
-	writeInput
+	WriteParams
 	Body Overlay
 }
 
 type placedOutput struct {
-	written
+	WriteHeaders
 	Body Placed
 }
 
@@ -64,7 +64,7 @@ func (s *server) createOverlay(ctx context.Context, in *createOverlayInput) (*pl
 	if err != nil {
 		return nil, toProblem(err, "body")
 	}
-	return &placedOutput{written: writtenAt(res.Position), Body: Placed{
+	return &placedOutput{WriteHeaders: writtenAt(res.Position), Body: Placed{
 		ID: o.ID, Index: res.Position.Index, Generation: res.Position.Generation, Lagging: []string{},
 	}}, nil
 }
@@ -83,16 +83,16 @@ func overlayID(kind string, m store.Meta) string {
 }
 
 type overlayListOutput struct {
-	read
+	ReadHeaders
 	Body OverlayList
 }
 
-func (s *server) listOverlays(_ context.Context, in *pageInput) (*overlayListOutput, error) {
+func (s *server) listOverlays(_ context.Context, in *PageParams) (*overlayListOutput, error) {
 	head, err := s.readable()
 	if err != nil {
 		return nil, err
 	}
-	out := &overlayListOutput{read: head, Body: OverlayList{Overlays: []Overlay{}}}
+	out := &overlayListOutput{ReadHeaders: head, Body: OverlayList{Overlays: []Overlay{}}}
 	for o, index := range s.State().Overlays() {
 		if o.ID <= in.After {
 			continue
@@ -108,7 +108,7 @@ func (s *server) listOverlays(_ context.Context, in *pageInput) (*overlayListOut
 
 type deleteOverlayInput struct {
 	ID string `path:"id" doc:"Id of the overlay."`
-	writeInput
+	WriteParams
 }
 
 func (s *server) deleteOverlay(ctx context.Context, in *deleteOverlayInput) (*removedOutput, error) {

@@ -107,7 +107,7 @@ func detail(err error) *huma.ErrorDetail {
 		d = ed.ErrorDetail()
 	}
 	if m, ok := fixes[d.Message]; ok {
-		d.Message = m
+		d.Message, d.Value = m, nil // huma gives the object around it
 	}
 	d.Value = shorten(d.Value)
 	return d

@@ -25,14 +25,14 @@ func (s *server) serviceOps() {
 }
 
 type listServicesInput struct {
-	pageInput
+	PageParams
 	Tag    string `query:"tag" doc:"Only services with an instance that has this tag."`
 	Zone   string `query:"zone" doc:"Only services with an instance in this zone."`
 	Status string `query:"status" enum:"passing,warning,critical,draining,maintenance" doc:"Only services with an instance of this status."`
 }
 
 type serviceListOutput struct {
-	read
+	ReadHeaders
 	Body ServiceList
 }
 
@@ -45,7 +45,7 @@ func (s *server) listServices(_ context.Context, in *listServicesInput) (*servic
 	rows, next := s.summaries(in.After, in.Limit, func(sum *ServiceSummary) bool {
 		return f == filter{} || sum.InstanceCount > 0
 	}, f)
-	return &serviceListOutput{read: head, Body: ServiceList{Services: rows, Next: next}}, nil
+	return &serviceListOutput{ReadHeaders: head, Body: ServiceList{Services: rows, Next: next}}, nil
 }
 
 // filter selects instances; empty fields select all.
@@ -111,7 +111,7 @@ type getServiceInput struct {
 }
 
 type serviceOutput struct {
-	read
+	ReadHeaders
 	Body Service
 }
 
@@ -127,7 +127,7 @@ func (s *server) getService(_ context.Context, in *getServiceInput) (*serviceOut
 	if !ok {
 		return nil, noService(in.Service)
 	}
-	out := &serviceOutput{read: head, Body: Service{
+	out := &serviceOutput{ReadHeaders: head, Body: Service{
 		Service: in.Service, Class: view.Class.String(), Index: view.Index, Stale: head.Stale, Instances: []Instance{},
 	}}
 	f := filter{in.Tag, in.Zone, in.Status}
@@ -148,7 +148,7 @@ func noService(name string) error {
 }
 
 type serviceConfigOutput struct {
-	read
+	ReadHeaders
 	Body ServiceConfig
 }
 
@@ -170,17 +170,17 @@ func (s *server) getServiceConfig(_ context.Context, in *struct {
 	if err != nil {
 		return nil, toProblem(err, "")
 	}
-	return &serviceConfigOutput{read: head, Body: serviceConfig(rec, e.Index)}, nil
+	return &serviceConfigOutput{ReadHeaders: head, Body: serviceConfig(rec, e.Index)}, nil
 }
 
 type putServiceConfigInput struct {
 	Service string `path:"service" doc:"Name of the service."`
-	writeInput
+	WriteParams
 	Body ServiceConfig
 }
 
 type putServiceConfigOutput struct {
-	written
+	WriteHeaders
 	Status int
 	Body   Registered
 }
@@ -197,7 +197,7 @@ func (s *server) putServiceConfig(ctx context.Context, in *putServiceConfigInput
 	if err != nil {
 		return nil, toProblem(err, "body")
 	}
-	out := &putServiceConfigOutput{written: writtenAt(res.Position), Status: http.StatusOK, Body: Registered{
+	out := &putServiceConfigOutput{WriteHeaders: writtenAt(res.Position), Status: http.StatusOK, Body: Registered{
 		Service: in.Service, Class: rec.Class.String(), Generation: res.Position.Generation, Index: res.Position.Index,
 	}}
 	if res.Created {

@@ -1,0 +1,267 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fluid-sd/fluid/agent/api"
+	"github.com/fluid-sd/fluid/agent/store"
+	"github.com/fluid-sd/fluid/plugin/feed"
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+// stopTimeout bounds the part of Start that undoes a failed start.
+const stopTimeout = 10 * time.Second
+
+// Agent is a running agent. All methods may be called from any goroutine.
+type Agent struct {
+	cfg  Config
+	log  *slog.Logger
+	http http.Handler
+
+	store *store.Store
+	view  *view
+	feed  *feed.Server
+
+	httpURL       string
+	socket, admin string
+	failed        chan error // the first failure of a background part
+	stopOnce      sync.Once
+	stopped       error
+	undo          stack
+	background    sync.WaitGroup
+	handler       atomic.Pointer[http.Handler] // nil while state is restored
+}
+
+// Start opens the data directory, restores its state, listens, and serves.
+// It returns when the agent is restored and reachable, leader or not. On an
+// error everything that was opened is closed again. The error wraps a
+// *ConfigError where a setting is to blame.
+func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Agent, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	a := &Agent{cfg: cfg, log: log, failed: make(chan error, 1)}
+	if err := a.start(ctx); err != nil {
+		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		return nil, errors.Join(err, a.Stop(stopCtx))
+	}
+	return a, nil
+}
+
+func (a *Agent) start(ctx context.Context) error {
+	dir := a.cfg.DataDirOrDefault()
+	last := readAddresses(dir)
+	httpL, err := listen(ctx, "http_bind", a.cfg.HTTPBind, DefaultHTTPBind, last.HTTP, a.log)
+	if err != nil {
+		return err
+	}
+	a.undo.push("http listener", func(context.Context) error { return ignoreClosed(httpL.Close()) })
+	raftL, err := listen(ctx, "raft_bind", a.cfg.Raft.Bind, DefaultRaftBind, last.Raft, a.log)
+	if err != nil {
+		return err
+	}
+	a.undo.push("raft listener", func(context.Context) error { return ignoreClosed(raftL.Close()) })
+	socketL, adminL, err := a.listenSockets()
+	if err != nil {
+		return err
+	}
+	scheme := "http"
+	if a.cfg.TLSCertFile != "" {
+		scheme = "https"
+	}
+	a.httpURL = scheme + "://" + httpL.Addr().String()
+	if err := a.serveHTTP(httpL, adminL); err != nil { // answers "restoring" until the store is open
+		return err
+	}
+	if err := a.openStore(dir, raftL); err != nil {
+		return err
+	}
+	if err := (addresses{HTTP: httpL.Addr().String(), Raft: raftL.Addr().String()}).write(dir); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	if err := a.serveFeed(socketL); err != nil {
+		return err
+	}
+	if err := a.openHandler(); err != nil {
+		return err
+	}
+	pos := a.store.State().Position()
+	a.log.Info("agent started", "version", record.Version, "http", a.httpURL, "raft", raftL.Addr().String(),
+		"socket", a.socket, "data", dir, "position", pos.String(), "cluster", a.store.State().ClusterID())
+	return nil
+}
+
+func (a *Agent) listenSockets() (feedL, adminL net.Listener, err error) {
+	path, id := a.cfg.SocketOrDefault(), a.cfg.RaftID()
+	feedL, err = listenSocket(path, a.cfg.Socket == "", id, a.log)
+	if err != nil {
+		return nil, nil, err
+	}
+	a.undo.push("feed socket", func(context.Context) error { return ignoreClosed(feedL.Close()) })
+	adminL, err = listenSocket(filepath.Join(filepath.Dir(path), "admin.sock"), true, id, a.log)
+	if err != nil {
+		return nil, nil, err
+	}
+	a.undo.push("admin socket", func(context.Context) error { return ignoreClosed(adminL.Close()) })
+	a.socket, a.admin = feedL.Addr().String(), adminL.Addr().String()
+	return feedL, adminL, nil
+}
+
+func (a *Agent) openStore(dir string, raftL net.Listener) error {
+	advertise := raftL.Addr()
+	if a.cfg.Raft.Advertise != "" {
+		addr, err := net.ResolveTCPAddr("tcp", a.cfg.Raft.Advertise)
+		if err != nil {
+			return &ConfigError{"raft_advertise", a.cfg.Raft.Advertise, "does not resolve: " + err.Error(), "use HOST:PORT"}
+		}
+		advertise = addr
+	}
+	s, err := store.Open(store.Config{
+		Dir: dir, Logger: a.log.With("part", "store"),
+		Transport: func(string) (raft.Transport, error) { return raftTransport(raftL, advertise, a.log), nil },
+		Name:      a.cfg.RaftID(), HTTP: a.httpURL, Zone: a.cfg.Zone, Version: record.Version,
+		Bootstrap:        a.cfg.ShouldBootstrap(),
+		SnapshotInterval: a.cfg.Raft.SnapshotInterval, SnapshotThreshold: a.cfg.Raft.SnapshotThreshold,
+	})
+	if err != nil {
+		return err
+	}
+	a.store = s
+	a.undo.push("store", func(context.Context) error { return s.Close() })
+	a.view = newView(s, a.log)
+	ctx, cancel := context.WithCancel(context.Background())
+	a.background.Go(func() { a.view.run(ctx) })
+	a.undo.push("view", func(context.Context) error { cancel(); a.background.Wait(); return nil })
+	return nil
+}
+
+func (a *Agent) serveFeed(l net.Listener) error {
+	f, err := feed.NewServer(feed.ServerConfig{
+		Source: source{a.store, a.view}, Implementation: a.cfg.Gossip.Impl, Version: record.Version,
+		Logger: a.log.With("part", "feed"),
+	})
+	if err != nil {
+		return err
+	}
+	a.feed = f
+	a.undo.push("feed", func(context.Context) error { f.Stop(); return nil })
+	go func() { a.fail("feed", f.Serve(l)) }()
+	return nil
+}
+
+// serveHTTP serves at once: while state is restored, which takes some seconds
+// for a million instances, monitors and clients are told so.
+func (a *Agent) serveHTTP(l, admin net.Listener) error {
+	starting := api.Starting()
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p := a.handler.Load(); p != nil {
+			(*p).ServeHTTP(w, r)
+			return
+		}
+		starting.ServeHTTP(w, r)
+	})
+	if a.cfg.TLSCertFile != "" {
+		cert, err := tls.LoadX509KeyPair(a.cfg.TLSCertFile, a.cfg.TLSKeyFile)
+		if err != nil {
+			return &ConfigError{"tls_cert_file", a.cfg.TLSCertFile, "cannot be used: " + err.Error(), "give a PEM certificate and its key"}
+		}
+		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}})
+	}
+	for _, s := range []struct {
+		name string
+		l    net.Listener
+		h    http.Handler
+	}{{"http", l, h}, {"admin", admin, api.WithPrincipal(h, "admin.sock")}} {
+		srv := &http.Server{
+			Handler:           s.h,
+			ReadHeaderTimeout: 5 * time.Second,
+			ReadTimeout:       30 * time.Second,
+			IdleTimeout:       2 * time.Minute,
+			MaxHeaderBytes:    64 << 10,
+			ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+		}
+		a.undo.push(s.name, func(ctx context.Context) error {
+			// Requests in flight get a moment, long-polls are cut.
+			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+			defer cancel()
+			if err := srv.Shutdown(ctx); err != nil {
+				return ignoreClosed(srv.Close())
+			}
+			return nil
+		})
+		go func() {
+			if err := srv.Serve(s.l); !errors.Is(err, http.ErrServerClosed) {
+				a.fail(s.name, err)
+			}
+		}()
+	}
+	return nil
+}
+
+func (a *Agent) openHandler() error {
+	shared, err := raftMetrics()
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	reg := prometheus.NewRegistry()
+	if err := a.registerMetrics(reg); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	a.http = api.New(api.Config{
+		Writer: a.store, View: a.view, State: a.store.State, Raft: a.raft, Ready: a.ready,
+		Metrics: reg, Gatherer: prometheus.Gatherers{reg, shared},
+		Node: a.cfg.NodeName(), Version: record.Version, Token: a.cfg.Token, Log: a.log, Now: time.Now,
+	})
+	a.handler.Store(&a.http)
+	return nil
+}
+
+// fail reports that a background part ended by itself.
+func (a *Agent) fail(part string, err error) {
+	if err == nil {
+		return
+	}
+	select {
+	case a.failed <- fmt.Errorf("%s: %w", part, err):
+	default: // the first one counts
+	}
+}
+
+// Failed yields the failure of a part that the agent cannot do without. The
+// caller should stop the agent then.
+func (a *Agent) Failed() <-chan error { return a.failed }
+
+// HTTP returns the base URL of the HTTP interface. Socket and Admin return the
+// paths of the feed socket and of the socket with the HTTP interface.
+func (a *Agent) HTTP() string   { return a.httpURL }
+func (a *Agent) Socket() string { return a.socket }
+func (a *Agent) Admin() string  { return a.admin }
+
+// Stop closes everything in reverse order. It blocks until that is done or ctx
+// ends; a part that is stuck is left behind. Later calls return what the first
+// one did.
+func (a *Agent) Stop(ctx context.Context) error {
+	a.stopOnce.Do(func() { a.stopped = a.undo.unwind(ctx) })
+	return a.stopped
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}

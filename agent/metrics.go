@@ -1,0 +1,88 @@
+package agent
+
+import (
+	"sync"
+
+	metrics "github.com/hashicorp/go-metrics"
+	promsink "github.com/hashicorp/go-metrics/prometheus"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/fluid-sd/fluid/agent/store"
+	"github.com/fluid-sd/fluid/plugin/feed"
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+// raftMetrics is what hashicorp/raft and memberlist report of themselves. They
+// know one sink per process, so agents in one process share it.
+var raftMetrics = sync.OnceValues(func() (*prometheus.Registry, error) {
+	reg := prometheus.NewRegistry()
+	sink, err := promsink.NewPrometheusSinkFrom(promsink.PrometheusOpts{Registerer: reg})
+	if err != nil {
+		return nil, err
+	}
+	cfg := metrics.DefaultConfig("")
+	cfg.EnableHostname = false
+	cfg.EnableRuntimeMetrics = false // the Go collector has them
+	_, err = metrics.NewGlobal(cfg, sink)
+	return reg, err
+})
+
+// register adds the agent's own metrics to reg.
+func (a *Agent) registerMetrics(reg prometheus.Registerer) error {
+	gauge := func(name, help string, f func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "fluid", Name: name, Help: help}, f)
+	}
+	counter := func(name, help string, f func(feed.ServerStats) uint64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "fluid", Subsystem: "feed", Name: name, Help: help},
+			func() float64 { return float64(f(a.feed.Stats())) })
+	}
+	info := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "fluid", Name: "build_info", Help: "1, with the version.",
+		ConstLabels: prometheus.Labels{"version": record.Version},
+	}, func() float64 { return 1 })
+	state := func(f func(store.State) float64) func() float64 {
+		return func() float64 { return f(a.store.State()) }
+	}
+	for _, c := range []prometheus.Collector{
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info,
+		gauge("applied_index", "Raft index that is applied.", state(func(s store.State) float64 { return float64(s.Position().Index) })),
+		gauge("generation", "Generation that the index counts in.", state(func(s store.State) float64 { return float64(s.Position().Generation) })),
+		gauge("instances", "Committed instances.", state(func(s store.State) float64 { return float64(s.Instances()) })),
+		gauge("state_bytes", "Bytes of committed keys and values.", state(func(s store.State) float64 { return float64(s.Bytes()) })),
+		gauge("idempotency_keys", "Idempotency keys that are remembered.", state(func(s store.State) float64 { return float64(s.Keys()) })),
+		gauge("leader_known", "1 if a leader is known.", func() float64 { return boolFloat(a.store.Leader().ID != "") }),
+		gauge("is_leader", "1 if this agent leads.", func() float64 { return boolFloat(a.store.IsLeader()) }),
+		gauge("dns_members", "DNS servers connected to the socket.", func() float64 { return float64(a.connected()) }),
+		counter("sessions_total", "Sessions of DNS servers.", func(s feed.ServerStats) uint64 { return s.Sessions }),
+		counter("refused_total", "Sessions refused.", func(s feed.ServerStats) uint64 { return s.Refused }),
+		counter("snapshots_total", "Full snapshots sent.", func(s feed.ServerStats) uint64 { return s.Snapshots }),
+		counter("resumes_total", "Sessions that went on where they were.", func(s feed.ServerStats) uint64 { return s.Resumes }),
+		counter("batches_total", "Batches of changes sent.", func(s feed.ServerStats) uint64 { return s.Batches }),
+		counter("bad_acks_total", "Acknowledged positions above the known commit.", func(s feed.ServerStats) uint64 { return s.BadAcks }),
+	} {
+		if err := reg.Register(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// connected returns how many DNS servers are connected.
+func (a *Agent) connected() int {
+	n := 0
+	members, _ := a.feed.Members()
+	for _, m := range members {
+		if m.Connected {
+			n++
+		}
+	}
+	return n
+}
+
+func boolFloat(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

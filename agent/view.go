@@ -1,0 +1,161 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fluid-sd/fluid/agent/api"
+	"github.com/fluid-sd/fluid/agent/store"
+	"github.com/fluid-sd/fluid/plugin/catalog"
+	"github.com/fluid-sd/fluid/plugin/feed"
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+// view is the agent's own catalog: what the DNS server beside it would
+// answer, for the HTTP interface. Readers bring it up to what the store has
+// applied, so a client that was told 201 finds its instance.
+type view struct {
+	store *store.Store
+	log   *slog.Logger
+
+	mu  sync.RWMutex // guards cat
+	cat *catalog.Catalog
+
+	started time.Time
+	seen    atomic.Int64 // Unix nanoseconds when a leader was last known; 0: not since the start
+}
+
+var _ api.View = (*view)(nil)
+
+func newView(s *store.Store, log *slog.Logger) *view {
+	return &view{store: s, log: log, cat: catalog.New(), started: time.Now()}
+}
+
+// run follows the store until ctx ends, so that readers find little to do,
+// and notes once a second whether a leader is known.
+func (v *view) run(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	v.note()
+	for {
+		v.catchUp()
+		select {
+		case <-v.store.Changed(v.position()):
+		case <-tick.C:
+			v.note()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (v *view) note() {
+	if v.store.Leader().ID != "" {
+		v.seen.Store(time.Now().UnixNano())
+	}
+}
+
+// catchUp applies to the catalog what the store has and it has not.
+func (v *view) catchUp() {
+	st := v.store.State()
+	if v.position() == st.Position() {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	have := v.cat.Position()
+	if !have.Before(st.Position()) {
+		return
+	}
+	entries, ok := st.Since(have)
+	var err error
+	if ok && !have.IsZero() {
+		_, err = v.cat.Apply(have, st.Position(), entries)
+	}
+	if !ok || have.IsZero() || err != nil {
+		_, err = v.cat.Replace(st.Position(), st.Entries())
+	}
+	if err != nil { // the position only rises, so this is a bug, not a state to recover
+		v.log.Error("the view of the agent does not follow the store", "position", st.Position().String(), "error", err)
+	}
+}
+
+func (v *view) position() record.Position {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.cat.Position()
+}
+
+// Status implements api.View. Without a leader the view goes on being what the
+// cluster last agreed on as far as this agent knows; Age says since when that
+// was not confirmed. It is stale only if it comes from disk alone.
+func (v *view) Status() api.ViewStatus {
+	v.catchUp()
+	st := api.ViewStatus{Position: v.position(), Synced: v.store.State().Initialized()}
+	seen := v.seen.Load()
+	st.Stale = seen == 0
+	if !st.Stale && v.store.Leader().ID != "" {
+		return st
+	}
+	since := v.started
+	if seen != 0 {
+		since = time.Unix(0, seen)
+	}
+	st.Age = time.Since(since)
+	return st
+}
+
+// Names implements api.View.
+func (v *view) Names(after string, limit int) []string {
+	v.catchUp()
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	var names []string
+	for name := range v.cat.Services() {
+		if name > after {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names[:min(limit, len(names))]
+}
+
+// Service implements api.View.
+func (v *view) Service(name string) (*catalog.Service, []catalog.Verdict, bool) {
+	v.catchUp()
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	s, ok := v.cat.View(name)
+	if !ok {
+		return nil, nil, false
+	}
+	return s, v.cat.Verdicts(name), true
+}
+
+// source gives the store to the feed.
+type source struct {
+	*store.Store
+	view *view
+}
+
+var _ feed.Source = source{}
+
+// State implements feed.Source.
+func (s source) State() feed.State { return s.Store.State() }
+
+// Status implements feed.Source.
+func (s source) Status() feed.Status {
+	st := s.Store.Status()
+	pos := s.Store.State().Position()
+	pos.Index = max(pos.Index, st.AppliedIndex)
+	known := st.Leader.ID != ""
+	out := feed.Status{Commit: pos, LeaderKnown: known}
+	if !known {
+		out.Lag = s.view.Status().Age
+	}
+	return out
+}
