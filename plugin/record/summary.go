@@ -1,11 +1,14 @@
 package record
 
+import "time"
+
 // Summary is the part of an encoded instance that decides whether it is
 // answered, read without decoding the rest.
 type Summary struct {
 	Service, ID, Node, Zone string
 	Weight                  uint16
 	Status                  Status
+	TTL                     time.Duration // 0: the service's or the zone's
 }
 
 // Summarize reads the summary of an encoded instance. It does not allocate;
@@ -25,6 +28,8 @@ func Summarize(s string) (Summary, error) {
 			return true, narrow(&sum.Weight, num-1)
 		case 12:
 			sum.Zone = data
+		case 13:
+			sum.TTL = time.Duration(min(num, uint64(MaxTTL/time.Second))) * time.Second
 		case 14:
 			return true, narrow((*uint8)(&sum.Status), num)
 		}
