@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -74,8 +75,8 @@ func (d *dataDir) identify() error {
 	path := filepath.Join(d.path, idFile)
 	b, err := os.ReadFile(path)
 	if err == nil {
-		id := strings.TrimSpace(string(b))
-		if raw, err := hex.DecodeString(id); err != nil || len(raw) != 16 {
+		id, err := parseServerID(string(b))
+		if err != nil {
 			return fmt.Errorf("%w: %s does not hold a server id; restore the file, or wipe the directory with fluid-agent reset and join again", ErrCorrupt, path)
 		}
 		d.id = id
@@ -90,7 +91,7 @@ func (d *dataDir) identify() error {
 	var raw [16]byte
 	_, _ = rand.Read(raw[:]) // never fails
 	d.id = hex.EncodeToString(raw[:])
-	if err := writeDurably(path, []byte(d.id+"\n")); err != nil {
+	if err := writeDurably(path, []byte(formatServerID(d.id))); err != nil {
 		return fmt.Errorf("write server id: %w", err)
 	}
 	return nil
@@ -131,5 +132,22 @@ func syncDir(path string) error {
 // The error is fs.ErrNotExist for a directory that never held a server.
 func ReadServerID(dir string) (string, error) {
 	b, err := os.ReadFile(filepath.Join(dir, idFile))
-	return strings.TrimSpace(string(b)), err
+	if err != nil {
+		return "", err
+	}
+	return parseServerID(string(b))
+}
+
+// formatServerID returns the content of the id file: the id and its checksum.
+// A flipped bit must not make another server of this one.
+func formatServerID(id string) string {
+	return fmt.Sprintf("%s %08x\n", id, crc32.Checksum([]byte(id), crcTable))
+}
+
+func parseServerID(s string) (string, error) {
+	id, _, _ := strings.Cut(s, " ")
+	if raw, err := hex.DecodeString(id); err != nil || len(raw) != 16 || s != formatServerID(id) {
+		return "", fmt.Errorf("%w: the server id has another checksum", ErrCorrupt)
+	}
+	return id, nil
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,8 +24,9 @@ var (
 	_ raft.MonotonicLogStore = (*logStore)(nil)
 )
 
-// logStore is the write-ahead log. With each write it stores, at no cost, up
-// to where the log was applied (Log.Extensions is there for such middleware).
+// logStore is the write-ahead log. It seals each entry with a checksum and, at
+// no cost, with the index up to which the log was applied when it was written
+// (raft.Log.Extensions is there for such middleware).
 //
 // Raft's own RestoreCommittedLogs is not used: raft 1.8.0 hands the entries to
 // a goroutine that it has not started yet, so more than 128 batches block
@@ -39,7 +41,7 @@ func openLog(dir string, log hclog.Logger, applied *atomic.Uint64) (*logStore, e
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create log directory: %w", err)
 	}
-	w, err := wal.Open(dir, wal.WithSegmentSize(segmentSize), wal.WithLogger(log))
+	w, err := wal.Open(dir, wal.WithSegmentSize(segmentSize), wal.WithLogger(log), wal.WithMetaStore(&metaStore{}))
 	if err != nil {
 		if errors.Is(err, os.ErrPermission) || isDiskFull(err) {
 			return nil, fmt.Errorf("open log %s: %w", dir, err)
@@ -54,39 +56,60 @@ func (l *logStore) StoreLog(log *raft.Log) error { return l.StoreLogs([]*raft.Lo
 
 // StoreLogs implements raft.LogStore.
 func (l *logStore) StoreLogs(logs []*raft.Log) error {
-	if len(logs) == 0 {
-		return nil
+	copies := make([]raft.Log, len(logs)) // raft goes on using its own
+	marked := make([]*raft.Log, len(logs))
+	applied := l.applied.Load()
+	for i, e := range logs {
+		copies[i] = *e
+		copies[i].Extensions = sealEntry(e, applied)
+		marked[i] = &copies[i]
 	}
-	marked := append([]*raft.Log(nil), logs...)
-	last := *logs[len(logs)-1]
-	last.Extensions = binary.BigEndian.AppendUint64(nil, l.applied.Load())
-	marked[len(marked)-1] = &last
 	return l.WAL.StoreLogs(marked)
 }
 
-// appliedBefore returns the applied index that the last entries of the log
-// carry, 0 if none does.
+// GetLog implements raft.LogStore.
+func (l *logStore) GetLog(index uint64, e *raft.Log) error {
+	if err := l.WAL.GetLog(index, e); err != nil {
+		return err
+	}
+	if len(e.Extensions) != sealSize || e.Index != index || !bytes.Equal(e.Extensions, sealEntry(e, sealedApplied(e))) {
+		return fmt.Errorf("%w: checksum of log entry %d differs", ErrCorrupt, index)
+	}
+	return nil
+}
+
+// sealSize is the length of an entry's seal: an applied index and a checksum.
+// raft-wal checks its own checksums only when it recovers the last segment,
+// not when it reads an entry, and cannot be given another codec (it writes the
+// number of its own into every segment).
+const sealSize = 12
+
+// sealEntry returns the seal of an entry that was stored when the log was
+// applied up to the index.
+func sealEntry(e *raft.Log, applied uint64) []byte {
+	b := make([]byte, 0, 40)
+	b = binary.BigEndian.AppendUint64(b, applied)
+	b = binary.BigEndian.AppendUint64(b, e.Index)
+	b = binary.BigEndian.AppendUint64(b, e.Term)
+	b = append(b, byte(e.Type))
+	sum := crc32.Update(crc32.Checksum(b, crcTable), crcTable, e.Data)
+	return binary.BigEndian.AppendUint32(b[:8], sum)
+}
+
+func sealedApplied(e *raft.Log) uint64 { return binary.BigEndian.Uint64(e.Extensions) }
+
+// appliedBefore returns the applied index that the last entry carries, 0 for
+// an empty log.
 func (l *logStore) appliedBefore() (uint64, error) {
-	first, err := l.FirstIndex()
-	if err != nil {
-		return 0, err
-	}
 	last, err := l.LastIndex()
-	if err != nil {
+	if err != nil || last == 0 {
 		return 0, err
 	}
-	// A write holds at most MaxAppendEntries entries and marks its last, but a
-	// truncated tail may have cut that one off.
-	for i := last; i >= first && i > 0 && last-i <= 2*maxAppendEntries; i-- {
-		var e raft.Log
-		if err := l.GetLog(i, &e); err != nil {
-			return 0, err
-		}
-		if len(e.Extensions) == 8 {
-			return binary.BigEndian.Uint64(e.Extensions), nil
-		}
+	var e raft.Log
+	if err := l.GetLog(last, &e); err != nil {
+		return 0, err
 	}
-	return 0, nil
+	return sealedApplied(&e), nil
 }
 
 // mark remembers on disk up to where the log was applied. It is written

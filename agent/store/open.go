@@ -15,7 +15,7 @@ type disk struct {
 	dir   *dataDir
 	mark  *mark
 	log   *logStore
-	snaps *raft.FileSnapshotStore
+	snaps *snapshots
 	state *state
 	warm  uint64 // index up to which state is applied
 }
@@ -55,7 +55,7 @@ func openDisk(cfg *Config) (_ *disk, err error) {
 		return nil, err
 	}
 	var snapIndex uint64
-	if d.snaps, d.state, snapIndex, err = openSnapshots(cfg.Dir, cfg.SnapshotRetain, hlog); err != nil {
+	if d.snaps, d.state, snapIndex, err = openSnapshots(cfg.Dir, cfg.SnapshotRetain, cfg.Logger); err != nil {
 		return nil, err
 	}
 	return d, d.replay(snapIndex)
