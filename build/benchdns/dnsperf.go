@@ -34,9 +34,12 @@ func parseDnsperf(in io.Reader) (dnsperfResult, error) {
 		if rest, ok := strings.CutPrefix(line, "> "); ok {
 			// > NOERROR svc1.fluid.internal A 0.000118
 			fields := strings.Fields(rest)
-			seconds, err := strconv.ParseFloat(fields[len(fields)-1], 64)
-			if err != nil || len(fields) < 4 {
+			if len(fields) != 4 {
 				continue // "> T name type": timed out
+			}
+			seconds, err := strconv.ParseFloat(fields[3], 64)
+			if err != nil {
+				return r, fmt.Errorf("dnsperf: %q: %w", line, err)
 			}
 			r.Latencies = append(r.Latencies, time.Duration(seconds*float64(time.Second)))
 			continue
