@@ -179,16 +179,18 @@ func (c *Catalog) settle(now int64, t *touched) {
 // reap drops the epochs of an origin that a fence retired.
 func (c *Catalog) reap(o *origin, t *touched) {
 	last := c.slot.retired[o.id]
-	if o.next != nil && o.next.epoch <= last {
-		c.discard(o.next, t)
-		o.next = nil
-	}
+	o.staged = slices.DeleteFunc(o.staged, func(h *history) bool {
+		if h.epoch <= last {
+			c.discard(h, t)
+		}
+		return h.epoch <= last
+	})
 	if o.cur != nil && o.cur.epoch <= last {
 		c.discard(o.cur, t)
 		o.cur = nil
 		c.rename(o, t)
 	}
-	if o.cur == nil && o.next == nil {
+	if o.cur == nil && len(o.staged) == 0 {
 		delete(c.origins, o.id)
 	}
 }

@@ -66,13 +66,7 @@ func (c *Catalog) Merge(now int64, d *Delta) (Merged, error) {
 	}
 	c.origins[o.id] = o
 	if h != o.cur {
-		if o.next != nil && o.next != h {
-			c.discard(o.next, t)
-		}
-		o.next = h
-		if h.complete() {
-			c.promote(o, t)
-		}
+		c.stage(o, h, t)
 	}
 	for i := range d.Items {
 		o.skewed = o.skewed || d.Items[i].HLC.Millis() > now+MaxDrift
@@ -84,12 +78,9 @@ func (c *Catalog) Merge(now int64, d *Delta) (Merged, error) {
 // target returns the history that a delta belongs to, a new one if it opens an
 // epoch, or nil if the delta is of an epoch that is over.
 func (o *origin) target(d *Delta) (*history, error) {
-	for _, h := range []*history{o.cur, o.next} {
-		if h == nil {
-			continue
-		}
+	for i, h := range o.histories() {
 		switch order := h.compare(d.Epoch, d.Nonce); {
-		case order > 0:
+		case order > 0 && i == 0 && h == o.cur:
 			return nil, nil
 		case order == 0 && h.base != d.Base:
 			return nil, fmt.Errorf("catalog: delta of %v: two bases for one epoch: %w", d.Origin, ErrDelta)
@@ -98,6 +89,22 @@ func (o *origin) target(d *Delta) (*history, error) {
 		}
 	}
 	return &history{id: d.Origin, epoch: d.Epoch, nonce: d.Nonce, base: d.Base}, nil
+}
+
+// stage keeps a newer epoch beside the one that counts, until it is complete
+// and takes its place. Of too many the oldest is dropped; it is pulled again
+// if it turns out to be needed.
+func (c *Catalog) stage(o *origin, h *history, t *touched) {
+	i, found := slices.BinarySearchFunc(o.staged, h, func(a, b *history) int { return a.compare(b.epoch, b.nonce) })
+	if !found {
+		o.staged = slices.Insert(o.staged, i, h)
+	}
+	if h.complete() {
+		c.promote(o, i, t)
+	} else if len(o.staged) > maxStage {
+		c.discard(o.staged[0], t)
+		o.staged = slices.Delete(o.staged, 0, 1)
+	}
 }
 
 // take applies a delta to its history.
@@ -206,16 +213,20 @@ func (c *Catalog) applyReset(h *history, st *staging, t *touched) {
 	h.floor = max(h.floor, st.floor)
 }
 
-// promote lets a complete newer epoch take the place of the one that counted.
-func (c *Catalog) promote(o *origin, t *touched) {
-	old := o.cur
-	o.cur, o.next = o.next, nil
+// promote lets the complete epoch staged[i] take the place of the one that
+// counted.
+func (c *Catalog) promote(o *origin, i int, t *touched) {
+	over := append(slices.Clone(o.staged[:i]), o.cur)
+	o.cur = o.staged[i]
+	o.staged = slices.Delete(o.staged, 0, i+1)
 	o.cur.shown = true
 	for _, cl := range o.cur.log {
 		c.touch(cl, t)
 	}
-	if old != nil {
-		c.discard(old, t)
+	for _, h := range over {
+		if h != nil {
+			c.discard(h, t)
+		}
 	}
 	t.headers[o.id] = true
 }
@@ -234,10 +245,8 @@ func (c *Catalog) discard(h *history, t *touched) {
 func (c *Catalog) Collect(now int64) Changes {
 	t := newTouched()
 	for _, o := range c.origins {
-		for _, h := range []*history{o.cur, o.next} {
-			if h != nil {
-				c.collect(h, now, t)
-			}
+		for _, h := range o.histories() {
+			c.collect(h, now, t)
 		}
 	}
 	c.settle(now, t)
@@ -299,16 +308,12 @@ func (c *Catalog) Missing(head Head) (Want, bool) {
 	if o == nil {
 		return w, len(c.origins) < c.limits.Origins
 	}
-	for _, h := range []*history{o.cur, o.next} {
-		if h == nil {
-			continue
-		}
-		order := h.compare(head.Epoch, head.Nonce)
-		if order > 0 || order == 0 && h.watermark >= head.Watermark {
+	for _, h := range o.histories() {
+		switch order := h.compare(head.Epoch, head.Nonce); {
+		case order > 0 && h == o.cur:
 			return Want{}, false
-		}
-		if order == 0 {
-			return Want{Origin: head.Origin, Epoch: h.epoch, Nonce: h.nonce, From: h.watermark}, true
+		case order == 0:
+			return Want{Origin: head.Origin, Epoch: h.epoch, Nonce: h.nonce, From: h.watermark}, h.watermark < head.Watermark
 		}
 	}
 	return w, true

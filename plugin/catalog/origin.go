@@ -14,15 +14,16 @@ const (
 	maxTombs = 4096           // tombstones kept per origin
 	tombAge  = 10 * 60 * 1000 // milliseconds a tombstone is kept at least, within maxTombs
 	maxSpans = 64             // ranges kept above a watermark
+	maxStage = 4              // epochs of one origin staged at once
 	partSize = 64 << 10       // bytes of items in one delta that Pull makes
 )
 
 // origin is what is known of one agent's gossip.
 type origin struct {
 	id      record.OriginID
-	cur     *history // what counts; nil until the first base is complete
-	next    *history // a newer epoch whose base is not complete
-	learned int64    // when it was first heard of, in milliseconds
+	cur     *history   // what counts; nil until the first base is complete
+	staged  []*history // newer epochs whose bases are not complete, oldest first
+	learned int64      // when it was first heard of, in milliseconds
 	health  health
 	listed  string // the node name it is listed under
 	skewed  bool   // it sent a time too far ahead
@@ -77,6 +78,14 @@ type cell struct {
 
 func (h *history) compare(epoch, nonce uint64) int {
 	return cmp.Or(cmp.Compare(h.epoch, epoch), cmp.Compare(h.nonce, nonce))
+}
+
+// histories returns what counts and what is staged, oldest first.
+func (o *origin) histories() []*history {
+	if o.cur == nil {
+		return o.staged
+	}
+	return append([]*history{o.cur}, o.staged...)
 }
 
 func (h *history) complete() bool { return h.watermark >= h.base }

@@ -79,15 +79,15 @@ func (c *Catalog) Own(now int64, id record.OriginID, epoch, nonce uint64, items 
 		o = &origin{id: id, learned: now}
 		c.origins[id] = o
 	}
-	if o.next != nil {
-		c.discard(o.next, t)
+	for _, old := range o.staged {
+		c.discard(old, t)
 	}
-	o.next, c.own, ow.o = h, id, o
+	o.staged, c.own, ow.o = []*history{h}, id, o
 	for i := range d.Items {
 		c.admit(h, &d.Items[i], t)
 	}
 	h.learn(0, d.Base)
-	c.promote(o, t)
+	c.promote(o, 0, t)
 	c.settle(now, t)
 	return ow, t.changes(), nil
 }

@@ -66,7 +66,9 @@ func newSchedule(seed uint64, m mutation) *schedule {
 	return s
 }
 
-func (s *schedule) note(format string, args ...any) { s.log = append(s.log, fmt.Sprintf(format, args...)) }
+func (s *schedule) note(format string, args ...any) {
+	s.log = append(s.log, fmt.Sprintf(format, args...))
+}
 
 func (s *schedule) empty() *Catalog {
 	c := New()
