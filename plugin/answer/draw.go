@@ -1,0 +1,118 @@
+package answer
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/miekg/dns"
+)
+
+// onStack is the number of instances that are drawn without allocating
+// anything but the sections themselves.
+const onStack = 64
+
+// Draw returns the answer's sections with the instances in random order: the
+// preferred failure domain first, then lower priorities first, then each next
+// one with a chance in proportion to its weight among those left. Instances
+// are drawn, not records, so an instance's addresses stay together. With an
+// answer limit only as many instances are drawn.
+//
+// The sections have no spare capacity. They are shared if there is nothing to
+// draw.
+func (a *Answer) Draw() (records, extra []dns.RR) {
+	if a.sets == nil {
+		return a.Records, a.Extra
+	}
+	var buf [onStack]uint32
+	var order []uint32
+	if len(a.sets) <= onStack {
+		order = buf[:len(a.sets)]
+	} else {
+		order = make([]uint32, len(a.sets))
+	}
+	for i := range order {
+		order[i] = uint32(i)
+	}
+	n := len(order)
+	if a.limit > 0 {
+		n = min(n, a.limit)
+	}
+	for from := 0; from < n; {
+		to := from + 1
+		for to < len(order) && a.sets[to].rank == a.sets[from].rank {
+			to++
+		}
+		a.shuffle(order[from:to], n-from)
+		from = to
+	}
+	order = order[:n]
+	var nr, nx int
+	for _, i := range order {
+		nr += len(a.sets[i].records)
+		nx += len(a.sets[i].extra)
+	}
+	records = make([]dns.RR, 0, nr)
+	if nx > 0 {
+		extra = make([]dns.RR, 0, nx)
+	}
+	for _, i := range order {
+		records = append(records, a.sets[i].records...)
+		extra = append(extra, a.sets[i].extra...)
+	}
+	return records, extra
+}
+
+// shuffle draws the first n of order (all, if it is shorter), which are of one
+// rank.
+func (a *Answer) shuffle(order []uint32, n int) {
+	first, total, equal := a.sets[order[0]].weight, uint32(0), true
+	for _, i := range order {
+		w := a.sets[i].weight
+		total += uint32(w)
+		equal = equal && w == first
+	}
+	n = min(n, len(order)-1) // the last one is not drawn
+	switch {
+	case equal:
+		for i := range n {
+			j := i + int(rand.Uint32N(uint32(len(order)-i)))
+			order[i], order[j] = order[j], order[i]
+		}
+	case len(order) > onStack:
+		a.sortWeighted(order)
+	default:
+		for i := 0; i < n && total > 0; i++ {
+			left, j := rand.Uint32N(total), i
+			for left >= uint32(a.sets[order[j]].weight) {
+				left -= uint32(a.sets[order[j]].weight)
+				j++
+			}
+			total -= uint32(a.sets[order[j]].weight)
+			order[i], order[j] = order[j], order[i]
+		}
+	}
+}
+
+// sortWeighted draws many instances at once: it sorts by exponentially
+// distributed keys, which gives the same order of draws as drawing one by one
+// (Efraimidis and Spirakis, 2006).
+func (a *Answer) sortWeighted(order []uint32) {
+	keys := make([]float64, len(a.sets))
+	for _, i := range order {
+		if w := a.sets[i].weight; w > 0 {
+			keys[i] = rand.ExpFloat64() / float64(w)
+		} else {
+			keys[i] = math.Inf(1)
+		}
+	}
+	slices.SortFunc(order, func(x, y uint32) int {
+		switch {
+		case keys[x] < keys[y]:
+			return -1
+		case keys[x] > keys[y]:
+			return 1
+		}
+		return 0
+	})
+}
