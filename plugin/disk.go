@@ -1,0 +1,155 @@
+package fluid
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"strings"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/fluid-sd/fluid/plugin/catalog"
+	"github.com/fluid-sd/fluid/plugin/lastgood"
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+// loader reads a snapshot into an engine's catalog.
+type loader struct {
+	e     *engine
+	stage *catalog.Stage
+}
+
+// Base implements lastgood.Loader.
+func (l *loader) Base(pos record.Position, entries iter.Seq[record.Entry]) {
+	l.stage = catalog.NewStage(pos, entries)
+}
+
+// Commit implements lastgood.Loader.
+func (l *loader) Commit(hash uint64) error {
+	if got := l.stage.Hash(); got != hash {
+		return fmt.Errorf("%w: content hash %x, want %x", lastgood.ErrCorrupt, got, hash)
+	}
+	_, err := l.e.catalog.Swap(l.stage)
+	return err
+}
+
+// Change implements lastgood.Loader.
+func (l *loader) Change(prev, pos record.Position, entries []record.Entry) error {
+	_, err := l.e.catalog.Apply(prev, pos, entries)
+	return err
+}
+
+// useFile keeps the snapshot in a file from now on; "" ends that. An engine
+// that knows nothing yet loads the file first, and counts as stale then.
+func (e *engine) useFile(path string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if path == e.path {
+		return
+	}
+	if e.file != nil {
+		if err := e.file.Close(); err != nil {
+			log.Warningf("snapshot: %v", err)
+		}
+	}
+	e.file, e.path = nil, path
+	if path == "" {
+		return
+	}
+	if e.state.Load() != unsynced {
+		e.file = lastgood.New(path)
+		e.rewrite()
+		return
+	}
+	file, head, err := lastgood.Open(path, &loader{e: e})
+	e.file = file
+	if err != nil {
+		e.catalog = catalog.New() // nothing of a file that ends wrong is used
+		log.Errorf("starting without last known good: %v", err)
+		if errors.Is(err, lastgood.ErrCorrupt) {
+			if err := os.Rename(path, path+".corrupt"); err == nil {
+				log.Errorf("the file is now %s.corrupt", path)
+			}
+		}
+		return
+	}
+	if e.head.Cluster != "" && head.Cluster != "" && e.head.Cluster != head.Cluster {
+		log.Errorf("snapshot %s belongs to cluster %s, not %s: not used", path, head.Cluster, e.head.Cluster)
+		e.catalog, e.file = catalog.New(), lastgood.New(path)
+		_ = file.Close()
+		return
+	}
+	cluster := e.head.Cluster
+	e.head = head
+	if e.head.Cluster == "" {
+		e.head.Cluster = cluster
+	}
+	if e.catalog.Position().IsZero() {
+		return
+	}
+	e.fromDisk = true
+	e.publish(catalog.Changes{All: true})
+	e.state.Store(stale)
+	e.report(unsynced)
+	log.Infof("loaded the last known good from %s, stale until the agent confirms it", path)
+}
+
+// rewrite writes the snapshot anew. Called with mu held.
+func (e *engine) rewrite() {
+	if e.file == nil {
+		return
+	}
+	if err := e.file.Replace(e.head, e.catalog.Position(), e.catalog.Entries(), e.catalog.Hash()); err != nil {
+		snapshotErrors.Inc()
+		log.Errorf("%v", err)
+	}
+}
+
+// journal adds a batch to the snapshot. Called with mu held.
+func (e *engine) journal(prev, pos record.Position, entries []record.Entry) {
+	if e.file == nil {
+		return
+	}
+	if err := e.file.Append(prev, pos, entries); err != nil {
+		e.rewrite()
+	}
+}
+
+// learnCluster notes the id of the cluster that the agent belongs to. Called
+// with mu held.
+func (e *engine) learnCluster(id string) {
+	if id == "" || e.head.Cluster != "" {
+		return
+	}
+	e.head.Cluster = id
+	if !e.catalog.Position().IsZero() {
+		e.rewrite()
+	}
+}
+
+// memberID returns the id of this server where none is on disk: the same
+// after a restart on the same machine under the same name.
+func memberID(node string) string {
+	machine, err := os.ReadFile("/etc/machine-id")
+	if err != nil || len(strings.TrimSpace(string(machine))) == 0 {
+		var b [8]byte
+		_, _ = rand.Read(b[:]) // never fails
+		return clip(node) + "-" + hex.EncodeToString(b[:])
+	}
+	return fmt.Sprintf("%s-%016x", clip(node), xxhash.Sum64String("fluid "+strings.TrimSpace(string(machine))+" "+node))
+}
+
+// clip makes a name fit for a member id: short, and of letters that may be in
+// one.
+func clip(node string) string {
+	node = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' {
+			return r
+		}
+		return '-'
+	}, node)
+	return node[:min(len(node), 40)]
+}

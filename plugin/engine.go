@@ -1,0 +1,404 @@
+package fluid
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"iter"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fluid-sd/fluid/plugin/answer"
+	"github.com/fluid-sd/fluid/plugin/catalog"
+	"github.com/fluid-sd/fluid/plugin/feed"
+	"github.com/fluid-sd/fluid/plugin/lastgood"
+	"github.com/fluid-sd/fluid/plugin/record"
+	"github.com/fluid-sd/fluid/plugin/table"
+)
+
+// freshFor is how long answers count as fresh after a word from outside.
+const freshFor = 10 * time.Second
+
+// The states of an engine's data.
+const (
+	unsynced int32 = iota // nothing is known yet
+	fresh                 // up to date
+	stale                 // the last known good
+)
+
+// engine holds what this process knows and keeps it up to date. There is one
+// in a process, shared by all server blocks and kept across reloads; see
+// lessor. Queries read its tables and its state, never its mutex.
+type engine struct {
+	options process // as of the start; of these only the immutable ones count
+	client  *feed.Client
+
+	services *table.Map[catalog.Service]
+	nodes    *table.Map[record.Node]
+	reverse  reverseIndex
+	answers  *table.Answers[kept]
+	denials  *table.Answers[kept]
+
+	state  atomic.Int32
+	news   atomic.Int64  // when the last word came, in nanoseconds since start
+	epoch  atomic.Uint64 // rises after every change
+	serial atomic.Uint32 // of the zones' SOA records
+	synced chan struct{} // closed when state leaves unsynced
+	start  time.Time     // of news; monotonic
+	wall   func() time.Time
+
+	mu       sync.Mutex // guards what follows; writers only
+	catalog  *catalog.Catalog
+	head     lastgood.Head
+	file     *lastgood.File // nil without snapshot
+	path     string         // of file
+	fromDisk bool           // the data was read from the file and not confirmed
+	maxTTL   time.Duration  // largest TTL of any record ever answered
+	dirty    bool           // the exported zone changed since serial did
+	bumped   time.Time      // when serial last rose
+	zones    map[string]*served
+	lastZone uint64 // id of the zone made last
+	notify   map[*notifier]bool
+
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+// kept is an answer in the cache, with what it takes to see that it is out of
+// date.
+type kept struct {
+	*answer.Answer
+	cell  *table.Cell[catalog.Service] // FromService
+	epoch uint64                       // FromAll
+}
+
+func (e *engine) current(k *kept) bool {
+	switch k.Source {
+	case answer.FromService:
+		return k.cell.Load() == k.Service
+	case answer.FromAll:
+		return e.epoch.Load() == k.epoch
+	}
+	return true
+}
+
+// newEngine makes an engine and loads the snapshot, if there is one. It starts
+// nothing; see run.
+func newEngine(p process) *engine {
+	e := &engine{
+		options: p, services: table.NewMap[catalog.Service](0), nodes: table.NewMap[record.Node](0),
+		answers: table.NewAnswers[kept](p.Capacity), denials: table.NewAnswers[kept](p.Denial),
+		synced: make(chan struct{}), start: time.Now(), wall: time.Now,
+		catalog: catalog.New(), zones: map[string]*served{}, notify: map[*notifier]bool{},
+	}
+	e.head.Cluster = p.Cluster
+	e.useFile(p.Snapshot)
+	if e.head.Member == "" {
+		e.head.Member = memberID(p.GossipNode)
+	}
+	e.mu.Lock()
+	e.dirty = true
+	e.bump()
+	e.mu.Unlock()
+	return e
+}
+
+// run starts the feed client and the clock.
+func (e *engine) run() error {
+	client, err := feed.NewClient(feed.ClientConfig{
+		Socket: e.options.Agent, MemberID: e.head.Member, Name: e.options.GossipNode, Version: record.Version,
+		Implementation: feed.RelayImplementation, Relay: false,
+	}, sink{e})
+	if err != nil {
+		return err
+	}
+	e.client = client
+	ctx, cancel := context.WithCancel(context.Background())
+	e.cancel = cancel
+	e.done.Go(func() { e.guard("feed", func() { _ = client.Run(ctx) }) })
+	e.done.Go(func() { e.guard("clock", func() { e.tick(ctx) }) })
+	return nil
+}
+
+// guard keeps a panic from taking the DNS server down.
+func (e *engine) guard(what string, f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			log.Errorf("%s stopped by a panic, answers go on from memory: %v", what, p)
+		}
+	}()
+	f()
+}
+
+// tick looks at the age of the data and moves the serial, until ctx ends.
+func (e *engine) tick(ctx context.Context) {
+	t := time.NewTicker(250 * time.Millisecond)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if e.state.Load() == fresh && e.age() > freshFor && e.state.CompareAndSwap(fresh, stale) {
+			log.Warningf("no news for %v: answering from memory, marked stale", freshFor)
+		}
+		e.mu.Lock()
+		e.bump()
+		e.mu.Unlock()
+	}
+}
+
+// age returns how long ago the last word came from outside.
+func (e *engine) age() time.Duration {
+	return time.Since(e.start) - time.Duration(e.news.Load())
+}
+
+// confirm notes a word from outside that the data is up to date. Called with
+// mu held.
+func (e *engine) confirm() {
+	e.news.Store(int64(time.Since(e.start)))
+	e.fromDisk = false
+	if was := e.state.Swap(fresh); was != fresh {
+		e.report(was)
+	}
+}
+
+// report tells of a change from a state to fresh or, after a load from disk,
+// stale. Called with mu held.
+func (e *engine) report(was int32) {
+	if was == unsynced {
+		close(e.synced)
+	}
+	log.Infof("serving %d services at position %v", e.services.Len(), e.catalog.Position())
+}
+
+// close ends the engine's goroutines. What it knows can still be read.
+func (e *engine) close() {
+	if e.cancel != nil {
+		e.cancel()
+	}
+	e.mu.Lock()
+	e.follow(nil)
+	e.mu.Unlock()
+	e.done.Wait()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.file != nil {
+		if err := e.file.Close(); err != nil {
+			log.Warningf("snapshot: %v", err)
+		}
+		e.file = nil
+	}
+}
+
+// publish makes the changes of the catalog visible to queries. Called with mu
+// held.
+func (e *engine) publish(ch catalog.Changes) {
+	if ch.Empty() {
+		return
+	}
+	if ch.All {
+		live := make(map[string]bool)
+		for name := range e.catalog.Services() {
+			live[name] = true
+			e.show(name)
+		}
+		for name := range e.services.All() {
+			if !live[name] {
+				e.show(name)
+			}
+		}
+		clear(live)
+		for name := range e.catalog.Nodes() {
+			live[name] = true
+			e.showNode(name)
+		}
+		for name := range e.nodes.All() {
+			if !live[name] {
+				e.showNode(name)
+			}
+		}
+	}
+	for _, name := range ch.Services {
+		e.show(name)
+	}
+	for _, name := range ch.Nodes {
+		e.showNode(name)
+	}
+	e.epoch.Add(1)
+	e.dirty = true
+	e.bump()
+}
+
+func (e *engine) show(name string) {
+	var old *catalog.Service
+	now, ok := e.catalog.View(name)
+	if ok {
+		old = e.services.Store(now.Name, now)
+		for i := range now.Instances {
+			if sum, err := record.Summarize(now.Instances[i].Value); err == nil {
+				e.maxTTL = max(e.maxTTL, cmp.Or(sum.TTL, now.Config.TTL))
+			}
+		}
+	} else {
+		now = nil
+		old = e.services.Delete(name)
+	}
+	e.reverse.service(old, now)
+}
+
+func (e *engine) showNode(name string) {
+	var old *record.Node
+	now, ok := e.catalog.Node(name)
+	if ok {
+		old = e.nodes.Store(name, &now)
+		e.reverse.node(old, &now)
+		return
+	}
+	old = e.nodes.Delete(name)
+	e.reverse.node(old, nil)
+}
+
+// bump moves the zones' serial if they changed, once a second at most. Called
+// with mu held.
+func (e *engine) bump() {
+	now := e.wall()
+	if !e.dirty || now.Sub(e.bumped) < time.Second {
+		return
+	}
+	e.dirty, e.bumped = false, now
+	e.head.Serial = max(e.head.Serial+1, uint32(now.Unix()))
+	e.serial.Store(e.head.Serial)
+	if e.file != nil {
+		_ = e.file.AppendSerial(e.head.Serial) // else the next Replace writes it
+	}
+	for _, z := range e.zones {
+		z.renew(e.head.Serial)
+	}
+	for n := range e.notify {
+		n.wake()
+	}
+}
+
+// Service implements answer.Data.
+func (e *engine) Service(name string) *catalog.Service { return e.services.Lookup(name) }
+
+// Services implements answer.Data.
+func (e *engine) Services() iter.Seq[*catalog.Service] {
+	return func(yield func(*catalog.Service) bool) {
+		for _, s := range e.services.All() {
+			if !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// Node implements answer.Data.
+func (e *engine) Node(name string) *record.Node { return e.nodes.Lookup(name) }
+
+// Nodes implements answer.Data.
+func (e *engine) Nodes() iter.Seq[*record.Node] {
+	return func(yield func(*record.Node) bool) {
+		for _, n := range e.nodes.All() {
+			if !yield(n) {
+				return
+			}
+		}
+	}
+}
+
+// Owner implements answer.Data.
+func (e *engine) Owner(a netip.Addr) answer.Owner { return e.reverse.owner(a) }
+
+// Below implements answer.Data.
+func (e *engine) Below(p netip.Prefix) bool { return e.reverse.below(p) }
+
+var _ answer.Data = (*engine)(nil)
+
+// sink takes what the feed client receives.
+type sink struct{ e *engine }
+
+var _ feed.Sink = sink{}
+
+// Hello implements feed.Sink.
+func (s sink) Hello() feed.Hello {
+	e := s.e
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	h := feed.Hello{Position: e.catalog.Position(), Hash: e.catalog.Hash(), ClusterID: e.head.Cluster, ClientTTL: e.maxTTL}
+	for _, z := range e.zones {
+		h.Zones = append(h.Zones, z.Origin)
+		h.ClientTTL = max(h.ClientTTL, time.Duration(max(z.TTL, z.staleTTL))*time.Second)
+	}
+	return h
+}
+
+// Snapshot implements feed.Sink.
+func (s sink) Snapshot(pos record.Position, entries iter.Seq[record.Entry], hash uint64) error {
+	e := s.e
+	stage := catalog.NewStage(pos, entries)
+	if stage.Hash() != hash {
+		return fmt.Errorf("snapshot at %v: content hash %x, want %x", pos, stage.Hash(), hash)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	ch, err := e.catalog.Swap(stage)
+	if err != nil {
+		return err
+	}
+	e.publish(ch)
+	e.confirm()
+	e.rewrite()
+	return nil
+}
+
+// Apply implements feed.Sink.
+func (s sink) Apply(prev, pos record.Position, entries []record.Entry) error {
+	e := s.e
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	ch, err := e.catalog.Apply(prev, pos, entries)
+	if err != nil {
+		return err
+	}
+	e.publish(ch)
+	e.confirm()
+	e.journal(prev, pos, entries)
+	return nil
+}
+
+// Heartbeat implements feed.Sink.
+func (s sink) Heartbeat(hb feed.Heartbeat) {
+	e := s.e
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.learnCluster(hb.ClusterID)
+	at := e.catalog.Position()
+	agentLag.Set(hb.Lag.Seconds())
+	switch {
+	case e.fromDisk && (hb.Behind || at != hb.Applied):
+		// Only an agent that is as far as the file says that the file is right.
+	case at.IsZero():
+		// An agent without state has nothing to tell yet.
+	default:
+		e.confirm()
+	}
+}
+
+// Relay implements feed.Sink.
+func (s sink) Relay([]byte) error { return nil }
+
+// State implements feed.Sink.
+func (s sink) State(connected bool, err error) {
+	if connected {
+		agentConnected.Set(1)
+		log.Infof("connected to the agent at %s", s.e.options.Agent)
+		return
+	}
+	agentConnected.Set(0)
+	log.Warningf("agent: %v", err)
+}
