@@ -71,6 +71,10 @@ type Meta struct {
 	// IdempotencyKey makes a repeated write return the first one's result
 	// for at least 15 minutes. Empty: none.
 	IdempotencyKey string
+	// Request tells two requests with one idempotency key apart, where the
+	// records themselves cannot: a lifetime such as "10m" from now gives another
+	// record each time. Empty: the records tell. Only read with a key.
+	Request string
 	// IfMatch is the index that the thing to change must have, 0 for one that
 	// must not exist. Nil: any.
 	IfMatch *uint64
@@ -93,7 +97,11 @@ func (c *command) append(b []byte) []byte {
 	if c.meta.IfMatch != nil {
 		b = appendUint(b, 5, *c.meta.IfMatch+1)
 	}
-	return c.appendBody(b)
+	b = c.appendBody(b)
+	if c.meta.IdempotencyKey != "" {
+		b = appendString(b, 9, c.meta.Request)
+	}
+	return b
 }
 
 // appendBody appends what an idempotency key must be used with.
@@ -119,7 +127,12 @@ func (c *command) digest() string {
 	if c.meta.IfMatch != nil {
 		b = appendUint(b, 5, *c.meta.IfMatch+1)
 	}
-	sum := sha256.Sum256(c.appendBody(b))
+	if c.meta.Request != "" {
+		b = appendString(b, 9, c.meta.Request)
+	} else {
+		b = c.appendBody(b)
+	}
+	sum := sha256.Sum256(b)
 	return string(sum[:16])
 }
 
@@ -144,6 +157,8 @@ func decodeCommand(s string) (command, error) {
 			c.target = f.data
 		case 8:
 			c.id = f.data
+		case 9:
+			c.meta.Request = f.data
 		default:
 			return unknownField("command", f)
 		}
