@@ -95,6 +95,7 @@ func (v *view) position() record.Position {
 // was not confirmed. It is stale only if it comes from disk alone.
 func (v *view) Status() api.ViewStatus {
 	v.catchUp()
+	v.note()
 	st := api.ViewStatus{Position: v.position(), Synced: v.store.State().Initialized()}
 	seen := v.seen.Load()
 	st.Stale = seen == 0

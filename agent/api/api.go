@@ -142,7 +142,9 @@ type WriteHeaders struct {
 	Generation uint64 `header:"X-Fluid-Generation" doc:"Generation that the index counts in."`
 }
 
-func writtenAt(pos record.Position) WriteHeaders { return WriteHeaders{Index: pos.Index, Generation: pos.Generation} }
+func writtenAt(pos record.Position) WriteHeaders {
+	return WriteHeaders{Index: pos.Index, Generation: pos.Generation}
+}
 
 // ReadHeaders holds the headers of every read.
 type ReadHeaders struct {

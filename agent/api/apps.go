@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -95,11 +96,22 @@ func (s *server) register(ctx context.Context, in *registerInput, schema *huma.S
 			return nil, toProblem(err, where)
 		}
 	}
+	in.meta.Request = requestOf(in.meta, in.RawBody)
 	results, err := s.Writer.Register(ctx, in.meta, instances)
 	if err != nil {
 		return nil, toProblem(err, "body")
 	}
 	return registered(results, isArray), nil
+}
+
+// requestOf identifies a request that carries an idempotency key by its body:
+// the lifetimes in it are from now on, so the records differ each time.
+func requestOf(m store.Meta, body []byte) string {
+	if m.IdempotencyKey == "" {
+		return ""
+	}
+	sum := sha256.Sum256(body)
+	return string(sum[:16])
 }
 
 func registered(results []store.Result, isArray bool) *registerOutput {

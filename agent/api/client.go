@@ -43,6 +43,9 @@ func NewClient(addr, token string, hc *http.Client) (*Client, error) {
 	return &Client{base: strings.TrimSuffix(u.String(), "/"), token: token, http: hc}, nil
 }
 
+// Close gives up the connections that are kept for the next request.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
 // WriteOptions are the conditions of a write; the zero value has none.
 type WriteOptions struct {
 	IdempotencyKey string

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"net/http"
 
@@ -60,6 +61,11 @@ func (s *server) createOverlay(ctx context.Context, in *createOverlayInput) (*pl
 	if err := o.Validate(); err != nil {
 		return nil, toProblem(err, "body")
 	}
+	body, err := json.Marshal(b)
+	if err != nil {
+		return nil, toProblem(err, "body")
+	}
+	in.meta.Request = requestOf(in.meta, body)
 	res, err := s.Writer.PutOverlay(ctx, in.meta, o)
 	if err != nil {
 		return nil, toProblem(err, "body")
