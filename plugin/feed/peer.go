@@ -10,8 +10,8 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// Peers says who may use a server: root, the user that the server runs as,
-// and these.
+// Peers says who may use a server: root, the user that the server runs as, the
+// group of the socket, and these.
 type Peers struct {
 	UIDs []uint32 // further users
 	GIDs []uint32 // groups, primary or supplementary, of further users
@@ -32,8 +32,9 @@ type peerCred struct {
 // AuthType implements credentials.AuthInfo.
 func (peerCred) AuthType() string { return "peercred" }
 
-// check returns nil if the peer may use the server.
-func (p Peers) check(c peerCred) error {
+// check returns nil if the peer may use the server, whose socket belongs to a
+// group, -1 if that is not known.
+func (p Peers) check(c peerCred, group int64) error {
 	if c.err != nil {
 		if p.Unchecked {
 			return nil
@@ -44,12 +45,12 @@ func (p Peers) check(c peerCred) error {
 		return nil
 	}
 	for _, g := range append([]uint32{c.gid}, c.groups...) {
-		if slices.Contains(p.GIDs, g) {
+		if int64(g) == group || slices.Contains(p.GIDs, g) {
 			return nil
 		}
 	}
-	return fmt.Errorf("uid %d gid %d (process %d) may not use the feed socket; run CoreDNS as uid %d or in one of the groups %v that the agent allows",
-		c.uid, c.gid, c.pid, os.Geteuid(), p.GIDs)
+	return fmt.Errorf("uid %d gid %d (process %d) may not use the feed socket; run CoreDNS as uid %d or in group %d",
+		c.uid, c.gid, c.pid, os.Geteuid(), group)
 }
 
 // peerCredentials is a gRPC transport security that encrypts nothing and

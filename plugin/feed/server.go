@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,7 @@ type Server struct {
 	ctx     context.Context // ends with Stop
 	stop    context.CancelFunc
 	wg      sync.WaitGroup // receiving goroutines
+	group   atomic.Int64   // of the socket; -1 if not known
 
 	sessions, refused, snapshots, resumes, batches, behind, badAcks atomic.Uint64
 }
@@ -72,6 +74,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		cfg.HelloTimeout = time.Second
 	}
 	s := &Server{cfg: cfg, slots: make(chan struct{}, cfg.MaxClients), members: newMembers(4 * cfg.MaxClients), part: partBytes}
+	s.group.Store(-1)
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.grpc = grpc.NewServer(
 		grpc.Creds(peerCredentials{}),
@@ -92,8 +95,16 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 }
 
 // Serve takes connections from l, usually of Listen, until Stop, and then
-// returns nil. It closes l.
+// returns nil. It closes l. Who may use the socket by its group may use the
+// server.
 func (s *Server) Serve(l net.Listener) error {
+	if a, ok := l.Addr().(*net.UnixAddr); ok {
+		if info, err := os.Stat(a.Name); err == nil {
+			if gid, ok := groupOf(info); ok {
+				s.group.Store(int64(gid))
+			}
+		}
+	}
 	err := s.grpc.Serve(&limited{Listener: l, left: int64(4 * s.cfg.MaxClients)})
 	if err != nil && !errors.Is(err, grpc.ErrServerStopped) && s.ctx.Err() == nil {
 		return fmt.Errorf("feed: %w", err)

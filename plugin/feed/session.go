@@ -68,7 +68,7 @@ func (s *Server) session(stream syncStream) error {
 	if p, ok := peer.FromContext(stream.Context()); ok {
 		cred, _ = p.AuthInfo.(peerCred)
 	}
-	if err := s.cfg.Peers.check(cred); err != nil {
+	if err := s.cfg.Peers.check(cred, s.group.Load()); err != nil {
 		return refuse(ErrPeer, "%v", err)
 	}
 	select {

@@ -151,6 +151,15 @@ func ownerOf(info fs.FileInfo) string {
 	return "another user"
 }
 
+// groupOf returns the group of a file.
+func groupOf(info fs.FileInfo) (gid uint32, ok bool) {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, false
+	}
+	return st.Gid, true
+}
+
 // socket gives up the lock after the socket is gone.
 type socket struct {
 	*net.UnixListener

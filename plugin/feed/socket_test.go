@@ -141,6 +141,7 @@ func TestPeersCheck(t *testing.T) {
 		{"listed user", Peers{UIDs: []uint32{me + 7}}, peerCred{uid: me + 7}, true},
 		{"listed primary group", Peers{GIDs: []uint32{7}}, peerCred{uid: me + 7, gid: 7}, true},
 		{"listed supplementary group", Peers{GIDs: []uint32{8}}, peerCred{uid: me + 7, gid: 7, groups: []uint32{5, 8}}, true},
+		{"group of the socket", Peers{}, peerCred{uid: me + 7, gid: 7, groups: []uint32{42}}, true},
 		{"other group", Peers{GIDs: []uint32{9}}, peerCred{uid: me + 7, gid: 7, groups: []uint32{5, 8}}, false},
 		{"unknown", Peers{}, peerCred{err: errors.New("x")}, false},
 		{"unknown, in a test", Peers{Unchecked: true}, peerCred{err: errors.New("x")}, true},
@@ -148,7 +149,7 @@ func TestPeersCheck(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if err := tt.peers.check(tt.cred); (err == nil) != tt.ok {
+			if err := tt.peers.check(tt.cred, 42); (err == nil) != tt.ok {
 				t.Errorf("got %v, want ok %v", err, tt.ok)
 			}
 		})
