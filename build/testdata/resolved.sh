@@ -29,8 +29,8 @@ trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
 "$@" &
 "$resolved" &
 for _ in $(seq 100); do
-  answer=$(dig @127.0.0.53 "$name" A +short +time=1 +tries=1 2>/dev/null || true)
-  case $answer in *.*.*.*) echo "answer: $answer"; exit 0 ;; esac
+  answer=$(dig @127.0.0.53 "$name" A +short +time=1 +tries=1 || true)
+  if [[ $answer =~ ^[0-9.]+$ ]]; then echo "answer: $answer"; exit 0; fi
   sleep 0.1
 done
 echo "no answer within 10 s"
