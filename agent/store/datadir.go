@@ -32,18 +32,31 @@ type dataDir struct {
 
 // openDir creates the directory if it is missing, locks it, and reads or makes
 // the server id.
-func openDir(path string) (_ *dataDir, err error) {
+func openDir(path string) (*dataDir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("create data directory: %w; create it for this user, or choose another with FLUID_DATA_DIR", err)
 	}
+	lock, err := lockDir(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &dataDir{path: path, lock: lock}
+	if err := d.identify(); err != nil {
+		d.close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// lockDir takes the directory's lock, which closing the result releases.
+func lockDir(path string) (_ *os.File, err error) {
 	lock, err := os.OpenFile(filepath.Join(path, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w; it must be writable by this user", path, err)
 	}
-	d := &dataDir{path: path, lock: lock}
 	defer func() {
 		if err != nil {
-			d.close()
+			_ = lock.Close()
 		}
 	}()
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
@@ -57,7 +70,7 @@ func openDir(path string) (_ *dataDir, err error) {
 	if err := writePID(lock); err != nil {
 		return nil, fmt.Errorf("data directory %s: %w; it must be writable and have space left", path, err)
 	}
-	return d, d.identify()
+	return lock, nil
 }
 
 func writePID(lock *os.File) error {

@@ -3,35 +3,31 @@ package store
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
 )
 
-// Reset removes what a Store keeps in a data directory: the server's identity,
-// its log and its snapshots. Other files stay. It returns ErrLocked while an
-// agent uses the directory, and an error that wraps fs.ErrNotExist for a
-// directory that never held a Store.
+// Reset deletes the state in a data directory, so that the next start begins
+// as a new server. It is for a server whose state is damaged or of another
+// cluster; what only this server had is lost. It returns an error that wraps
+// ErrLocked if an agent uses the directory, and fs.ErrNotExist if there is no
+// such directory. Files it does not know are left alone.
 func Reset(dir string) error {
-	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s is not a data directory: %w", dir, fs.ErrNotExist)
+	if _, err := os.Stat(dir); err != nil {
+		return fmt.Errorf("reset: %w", err)
 	}
+	lock, err := lockDir(dir)
 	if err != nil {
-		return fmt.Errorf("data directory %s: %w", dir, err)
+		return fmt.Errorf("reset: %w", err)
 	}
-	defer func() { _ = lock.Close() }()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("%w: stop the agent that uses %s first", ErrLocked, dir)
-	}
-	// The id goes last: a directory with a log and no id is refused by Open,
-	// one with an id and no log is a server that never joined.
+	var errs []error
+	// The id goes last: without it a directory with a log is refused.
 	for _, name := range []string{walDir, snapshotDir, markFile, idFile} {
-		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
-			return fmt.Errorf("wipe data directory: %w", err)
-		}
+		errs = append(errs, os.RemoveAll(filepath.Join(dir, name)))
 	}
-	return syncDir(dir)
+	errs = append(errs, syncDir(dir), lock.Close())
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("reset: %w", err)
+	}
+	return nil
 }
