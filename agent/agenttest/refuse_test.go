@@ -79,7 +79,7 @@ func TestBadRequests(t *testing.T) {
 		{name: "one bad item of a batch", body: `[{"appId":"a","ip":"10.0.0.1"},{"appId":"a","ip":"nowhere"}]`, status: 400, want: []string{"body[1].ip"}},
 		{name: "empty batch", body: `[]`, status: 400},
 		{name: "1,001 items", body: items(1001, ""), status: 413, want: []string{"1000"}},
-		{name: "batch above 512 KiB", body: items(1000, meta), status: 413, want: []string{"512"}},
+		{name: "batch above 512 KiB", body: items(1000, meta), status: 413, want: []string{"split it"}},
 		{name: "2 KiB record", body: `{"appId":"a","ip":"10.0.0.1","meta":{"k":"` + big + `"}}`, status: 413},
 		{name: "body above any limit", body: `{"appId":"` + strings.Repeat("a", 5<<20) + `"}`, status: 413},
 		{name: "key with another body", body: `{"appId":"keyed","ip":"10.0.0.8"}`, header: "Idempotency-Key: k1", status: 422, want: []string{"Idempotency-Key"}},

@@ -16,15 +16,12 @@ import (
 // the directory to mount it on.
 const smallDiskEnv = "FLUIDTEST_SMALL_DISK"
 
-// diskSize is of the small disk: the agent wants 32 MiB to stay free.
-const diskSize = "size=96m"
-
 // runOnSmallDisk mounts the disk, in the mount namespace that the parent made,
 // and becomes the agent.
 func runOnSmallDisk(dir string) {
 	err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, "")
 	if err == nil {
-		err = syscall.Mount("tmpfs", dir, "tmpfs", 0, diskSize)
+		err = syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+os.Getenv(smallDiskEnv+"_SIZE"))
 	}
 	if err == nil {
 		agent := os.Getenv(smallDiskEnv + "_AGENT")
@@ -46,6 +43,21 @@ func namespaces() *syscall.SysProcAttr {
 	}
 }
 
+// launchOnSmallDisk starts an agent whose data directory is a disk of its own.
+func (h *host) launchOnSmallDisk(size string) *process {
+	h.t.Helper()
+	data := filepath.Join(h.dir, "data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		h.t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return start(h.t, namespaces(), h.env(smallDiskEnv+"="+data, smallDiskEnv+"_SIZE="+size,
+		smallDiskEnv+"_AGENT="+filepath.Join(bin, "fluid-agent")), self)
+}
+
 // TestFullDisk fills the disk of a running agent: writes are refused with 507
 // and are not done, reads and DNS go on, and when there is room again so do
 // writes.
@@ -53,14 +65,7 @@ func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	data := filepath.Join(h.dir, "data")
-	if err := os.Mkdir(data, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.agent = start(t, namespaces(), h.env(smallDiskEnv+"="+data, smallDiskEnv+"_AGENT="+filepath.Join(bin, "fluid-agent")), self)
+	h.agent = h.launchOnSmallDisk("96m") // of which the agent wants 32 MiB to stay free
 	h.awaitAgent()
 	h.startDNS()
 	h.register("checkout", "10.0.0.9")
@@ -97,16 +102,7 @@ func TestFullDisk(t *testing.T) {
 func TestDiskFullAtStart(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	h.startAgent()
-	h.register("checkout", "10.0.0.9")
-	h.agent.kill()
-	// /dev/full takes the place of the file with the applied mark's lock: every
-	// write to it fails as on a full disk.
-	lock := filepath.Join(h.dir, "data", "lock")
-	if err := errors.Join(os.Remove(lock), os.Symlink("/dev/full", lock)); err != nil {
-		t.Fatal(err)
-	}
-	wantRefusal(t, h.launchAgent(), exitFailed, filepath.Join(h.dir, "data"), "no space left")
+	wantRefusal(t, h.launchOnSmallDisk("1m"), exitFailed, filepath.Join(h.dir, "data"), "no space left")
 }
 
 // fill writes a file until the disk is full.
