@@ -121,8 +121,11 @@ func (in *Instance) Normalize() {
 	}
 	slices.SortFunc(in.Addrs, netip.Addr.Compare)
 	in.Addrs = slices.Compact(in.Addrs)
-	slices.Sort(in.Tags)
-	in.Tags = slices.Compact(in.Tags)
+	// Tags that are refused keep their places, so that the error names the right one.
+	if !slices.ContainsFunc(in.Tags, func(tag string) bool { return !IsLabel(tag) }) {
+		slices.Sort(in.Tags)
+		in.Tags = slices.Compact(in.Tags)
+	}
 	slices.SortFunc(in.Ports, func(a, b Port) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(in.Meta, func(a, b Pair) int { return cmp.Compare(a.Key, b.Key) })
 	if in.Host != "" {
