@@ -116,44 +116,45 @@ func Open(cfg Config) (_ *Store, err error) {
 	}
 	d, err := openDisk(&cfg)
 	if err != nil {
-		return nil, fmt.Errorf("open store: %w", err)
+		return nil, fmt.Errorf("open store %s: %w", cfg.Dir, err)
 	}
 	trans, err := cfg.Transport(d.dir.id)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: raft transport: %w", err), d.close())
 	}
-	s := newStore(cfg, d, trans)
-	if err := s.startRaft(); err != nil {
-		if c, ok := trans.(raft.WithClose); ok {
-			err = errors.Join(err, c.Close())
-		}
+	p, err := newPeers(trans)
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", err), d.close())
+	}
+	s := newStore(cfg, d, p)
+	if err := s.startRaft(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store: %w", err), p.shut(), d.close())
 	}
 	s.startLoops()
 	return s, nil
 }
 
+// startRaft starts Raft on the open directory and transport.
 func (s *Store) startRaft() error {
 	rc := s.cfg.raft(s.disk.dir.id)
-	leaderCh := make(chan bool, 16)
-	rc.NotifyCh = leaderCh
-	s.leaderCh = leaderCh
+	rc.NotifyCh = s.leaderCh
 	has, err := raft.HasExistingState(s.disk.log, s.disk.log, s.disk.snaps)
 	if err != nil {
 		return fmt.Errorf("read raft state: %w", err)
 	}
 	if s.cfg.Bootstrap && !has {
-		err := raft.BootstrapCluster(rc, s.disk.log, s.disk.log, s.disk.snaps, s.trans, raft.Configuration{
-			Servers: []raft.Server{{ID: rc.LocalID, Address: s.trans.LocalAddr()}},
+		err := raft.BootstrapCluster(rc, s.disk.log, s.disk.log, s.disk.snaps, s.peers, raft.Configuration{
+			Servers: []raft.Server{{ID: rc.LocalID, Address: s.peers.LocalAddr()}},
 		})
 		if err != nil {
 			return fmt.Errorf("bootstrap: %w", err)
 		}
 	}
-	s.raft, err = raft.NewRaft(rc, s.fsm, s.disk.log, s.disk.log, s.disk.snaps, s.trans)
+	r, err := raft.NewRaft(rc, s.fsm, s.disk.log, s.disk.log, s.disk.snaps, s.peers)
 	if err != nil {
 		return fmt.Errorf("start raft: %w", err)
 	}
+	s.raft.Store(r)
 	return nil
 }
 
