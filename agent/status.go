@@ -45,7 +45,13 @@ func (a *Agent) ready() (reasons []string, checks map[string]string) {
 	if l := a.store.Leader(); l.ID != "" {
 		checks["leader"] = l.Name
 	}
-	if !st.Initialized() {
+	switch {
+	case st.Initialized():
+	case a.cfg.ShouldBootstrap():
+		reasons = append(reasons, "no state yet: the cluster is being formed")
+	case a.cfg.Raft.JoinURL != "":
+		reasons = append(reasons, "no state yet: joining through "+a.cfg.Raft.JoinURL)
+	default:
 		reasons = append(reasons, "no state yet: this agent is not part of a cluster; set RAFT_BOOTSTRAP=true or RAFT_JOIN_URL")
 	}
 	if err := a.store.Err(); err != nil {

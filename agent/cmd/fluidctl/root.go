@@ -41,7 +41,7 @@ A target is SERVICE, SERVICE/ID, service:NAME or node:NAME.
 
   fluidctl register checkout --ip 10.0.0.9 --port 8080
   fluidctl -app checkout -ip 10.0.0.9`,
-		SilenceErrors: true, SilenceUsage: true,
+		SilenceErrors: true, SilenceUsage: true, SuggestionsMinimumDistance: 2,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usageError("%s is not a command%s", args[0], suggestion(cmd, args[0]))
@@ -89,7 +89,7 @@ A target is SERVICE, SERVICE/ID, service:NAME or node:NAME.
 
 func suggestion(cmd *cobra.Command, name string) string {
 	if s := cmd.SuggestionsFor(name); len(s) > 0 {
-		return "; did you mean " + s[0] + "?"
+		return "; did you mean " + strings.Join(s, " or ") + "?"
 	}
 	return "; fluidctl --help lists them"
 }
