@@ -131,7 +131,9 @@ func (e *engine) learnCluster(id string) {
 }
 
 // memberID returns the id of this server where none is on disk: the same
-// after a restart on the same machine under the same name.
+// after a restart on the same machine, under the same name, by the same command
+// line in the same directory. Two servers of one machine differ in the last
+// two, as they cannot serve the same addresses.
 func memberID(node string) string {
 	machine, err := os.ReadFile("/etc/machine-id")
 	if err != nil || len(strings.TrimSpace(string(machine))) == 0 {
@@ -139,7 +141,9 @@ func memberID(node string) string {
 		_, _ = rand.Read(b[:]) // never fails
 		return clip(node) + "-" + hex.EncodeToString(b[:])
 	}
-	return fmt.Sprintf("%s-%016x", clip(node), xxhash.Sum64String("fluid "+strings.TrimSpace(string(machine))+" "+node))
+	dir, _ := os.Getwd() // where it cannot be known, the command line has to do
+	id := append([]string{"fluid", strings.TrimSpace(string(machine)), node, dir}, os.Args...)
+	return fmt.Sprintf("%s-%016x", clip(node), xxhash.Sum64String(strings.Join(id, "\x00")))
 }
 
 // clip makes a name fit for a member id: short, and of letters that may be in
