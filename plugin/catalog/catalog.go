@@ -30,7 +30,7 @@ type Catalog struct {
 	guards   map[string]*guard
 	own      record.OriginID // the origin this member writes, if any
 	limits   Limits
-	bytes    int   // of every claim's value
+	bytes    int   // estimated memory of all claims, staged ones included
 	now      int64 // latest time heard, in milliseconds
 	mutation mutation
 }
@@ -38,13 +38,13 @@ type Catalog struct {
 // Limits bounds what a catalog takes from the mesh, whoever sends it.
 type Limits struct {
 	Origins   int           // origins known at once
-	Bytes     int           // encoded values of all origins together
+	Bytes     int           // estimated memory of all origins together
 	DeadAfter time.Duration // from the death of an origin's last member to its instances leaving the view
 }
 
 // DefaultLimits are the limits of New.
 func DefaultLimits() Limits {
-	return Limits{Origins: 16_384, Bytes: 512 << 20, DeadAfter: 30 * time.Second}
+	return Limits{Origins: 16_384, Bytes: 1 << 30, DeadAfter: 30 * time.Second}
 }
 
 // New returns an empty catalog at the zero position.

@@ -137,12 +137,14 @@ func (c *Catalog) take(o *origin, h *history, d *Delta, t *touched) (learned boo
 
 // fits reports why items would take an origin or the catalog over a limit.
 func (c *Catalog) fits(h *history, items []*Item) error {
-	live, bytes := h.live, h.bytes
+	live, bytes, weight := h.live, h.bytes, 0
 	for _, it := range items {
+		weight += claimWeight + len(it.Value) + len(it.Vector)
 		old := c.lookup(h, it.Key)
 		if old != nil && !old.dead {
 			live--
 			bytes -= len(old.value)
+			weight -= old.weight()
 		}
 		if !it.Deleted {
 			live++
@@ -156,7 +158,7 @@ func (c *Catalog) fits(h *history, items []*Item) error {
 		return fmt.Errorf("catalog: origin %v: %d bytes exceed %d: %w", h.id, bytes, MaxBytes, ErrLimit)
 	case len(h.log)+len(items) > MaxRecords+4*maxTombs:
 		return fmt.Errorf("catalog: origin %v: too many tombstones: %w", h.id, ErrLimit)
-	case c.bytes+bytes-h.bytes > c.limits.Bytes && bytes > h.bytes:
+	case weight > 0 && c.bytes+weight > c.limits.Bytes:
 		return fmt.Errorf("catalog: %d bytes of gossip: %w", c.limits.Bytes, ErrLimit)
 	}
 	return nil
@@ -169,6 +171,7 @@ func (c *Catalog) takeReset(h *history, d *Delta, t *touched) (learned bool, err
 	}
 	st := h.reset
 	if st == nil || st.to < d.ResetTo || st.to == d.ResetTo && st.floor < d.Floor {
+		c.unstage(h)
 		st = &staging{to: d.ResetTo, floor: d.Floor}
 	} else if st.to != d.ResetTo || st.floor != d.Floor {
 		return false, nil // a part of an older reset
@@ -177,21 +180,32 @@ func (c *Catalog) takeReset(h *history, d *Delta, t *touched) (learned bool, err
 		return false, nil
 	}
 	spans, ok := addSpan(st.spans, span{d.From, d.To})
-	bytes := st.bytes
+	values, weight := st.values, 0
 	for i := range d.Items {
-		bytes += len(d.Items[i].Value)
+		values += len(d.Items[i].Value)
+		weight += claimWeight + len(d.Items[i].Value) + len(d.Items[i].Key) + len(d.Items[i].Vector)
 	}
-	if !ok || len(st.items)+len(d.Items) > MaxRecords+4*maxTombs || bytes > MaxBytes {
+	if !ok || len(st.items)+len(d.Items) > MaxRecords+4*maxTombs || values > MaxBytes || c.bytes+weight > c.limits.Bytes {
 		return false, fmt.Errorf("catalog: reset of %v: %w", h.id, ErrLimit)
 	}
-	st.spans, st.bytes = spans, bytes
+	st.spans, st.values = spans, values
+	st.weight += weight
+	c.bytes += weight
 	st.items = append(st.items, d.Items...)
 	h.reset = st
 	if len(spans) == 1 && spans[0].from == 0 && spans[0].to == st.to {
-		h.reset = nil
+		c.unstage(h)
 		c.applyReset(h, st, t)
 	}
 	return true, nil
+}
+
+// unstage drops an unfinished reset.
+func (c *Catalog) unstage(h *history) {
+	if h.reset != nil {
+		c.bytes -= h.reset.weight
+		h.reset = nil
+	}
 }
 
 // applyReset makes a complete reset the history's state up to st.to: what it
@@ -236,8 +250,9 @@ func (c *Catalog) discard(h *history, t *touched) {
 	for _, cl := range h.log {
 		c.touch(cl, t)
 		c.unlist(cl)
+		c.bytes -= cl.weight()
 	}
-	c.bytes -= h.bytes
+	c.unstage(h)
 	h.shown, h.log, h.opaque = false, nil, nil
 }
 

@@ -53,7 +53,8 @@ type staging struct {
 	to, floor uint64
 	spans     []span
 	items     []Item
-	bytes     int
+	values    int // bytes of their values
+	weight    int // what they count in the catalog
 }
 
 // claim is one record of one history.
@@ -167,6 +168,12 @@ func (c *claim) item() Item {
 	return it
 }
 
+// weight is about what the claim takes of memory, in bytes.
+func (c *claim) weight() int { return claimWeight + len(c.value) + len(c.extra) }
+
+// claimWeight is a claim, its place in two indexes, and slack.
+const claimWeight = 128
+
 // sum is the claim's part of the history's content hash.
 func (c *claim) sum() uint64 {
 	if c.dead {
@@ -264,10 +271,10 @@ func (c *Catalog) admit(h *history, it *Item, t *touched) {
 	i, _ := slices.BinarySearchFunc(h.log, cl.seq, func(c *claim, seq uint64) int { return cmp.Compare(c.seq, seq) })
 	h.log = slices.Insert(h.log, i, cl)
 	h.hash += cl.sum()
+	c.bytes += cl.weight()
 	if !cl.dead {
 		h.live++
 		h.bytes += len(cl.value)
-		c.bytes += len(cl.value)
 	}
 	c.touch(cl, t)
 }
@@ -309,10 +316,10 @@ func (c *Catalog) evict(cl *claim, t *touched) {
 	i, _ := slices.BinarySearchFunc(h.log, cl.seq, func(c *claim, seq uint64) int { return cmp.Compare(c.seq, seq) })
 	h.log = slices.Delete(h.log, i, i+1)
 	h.hash -= cl.sum()
+	c.bytes -= cl.weight()
 	if !cl.dead {
 		h.live--
 		h.bytes -= len(cl.value)
-		c.bytes -= len(cl.value)
 	}
 }
 

@@ -309,6 +309,20 @@ func (s *schedule) finish() error {
 func (s *schedule) compare() error {
 	want := content(s.agents[0].c)
 	for i, c := range s.all() {
+		weight := 0
+		for _, o := range c.origins {
+			for _, h := range o.histories() {
+				for _, cl := range h.log {
+					weight += cl.weight()
+				}
+				if h.reset != nil {
+					weight += h.reset.weight
+				}
+			}
+		}
+		if c.bytes != weight {
+			return fmt.Errorf("member %d counts %d bytes, holds %d", i, c.bytes, weight)
+		}
 		if got := content(c); got != want {
 			return fmt.Errorf("member %d diverges:\n%s\nwant\n%s", i, got, want)
 		}
