@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -29,6 +30,21 @@ type Config struct {
 	// Bootstrap makes a new cluster of this server alone, if the directory
 	// holds no state. On existing state it changes nothing.
 	Bootstrap bool
+
+	// Forwarder carries writes and reads to the leader. Nil: they return a
+	// *NotLeaderError on other servers.
+	Forwarder Forwarder
+	// Probe dials a Raft address and returns nil if the server with the id
+	// listens there. Nil: addresses of joining servers are not checked.
+	Probe func(ctx context.Context, id, addr string) error
+
+	// Voters is how many servers vote, MaxServers how many servers an automatic
+	// join may make. Defaults: 3 (at most 5) and 7.
+	Voters, MaxServers int
+	// StabilizationTime is how long a server must be healthy before it may
+	// vote, DeadServerTimeout how long one must be silent to be removed, if
+	// enough others are left. Defaults: 10s, 72h.
+	StabilizationTime, DeadServerTimeout time.Duration
 
 	// SnapshotInterval is how often to look whether SnapshotThreshold entries
 	// have been applied since the last snapshot. Defaults: 30s, 1000.
@@ -74,6 +90,8 @@ func (c *Config) setDefaults() error {
 		{&c.ElectionTimeout, time.Second},
 		{&c.LeaseTimeout, 500 * time.Millisecond},
 		{&c.CommitTimeout, 10 * time.Millisecond},
+		{&c.StabilizationTime, 10 * time.Second},
+		{&c.DeadServerTimeout, 72 * time.Hour},
 	} {
 		if *d.v < 0 {
 			errs = append(errs, fmt.Errorf("store: negative duration %s", *d.v))
@@ -95,8 +113,16 @@ func (c *Config) setDefaults() error {
 			*n.v = n.def
 		}
 	}
-	if c.SnapshotRetain <= 0 {
-		c.SnapshotRetain = 3
+	for _, n := range []struct {
+		v   *int
+		def int
+	}{{&c.SnapshotRetain, 3}, {&c.Voters, 3}, {&c.MaxServers, 7}} {
+		if *n.v <= 0 {
+			*n.v = n.def
+		}
+	}
+	if c.Voters > 5 {
+		errs = append(errs, fmt.Errorf("store: %d voters; at most 5 are useful", c.Voters))
 	}
 	return errors.Join(errs...)
 }

@@ -32,7 +32,7 @@ func filled(t *testing.T) (dir string, want State) {
 	for i := range 5 {
 		register(t, s, instance("a", fmt.Sprintf("10.0.0.%d", i+1)))
 	}
-	if err := s.raft.Snapshot().Error(); err != nil {
+	if err := s.node().Snapshot().Error(); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 5 {

@@ -135,7 +135,7 @@ func (s *Store) submit(batch []*proposal) {
 		answer(kept, nil, err)
 		return
 	}
-	f := s.raft.Apply(e.append(nil), s.cfg.WriteTimeout)
+	f := s.node().Apply(e.append(nil), s.cfg.WriteTimeout)
 	s.loops.Go(func() {
 		err := f.Error()
 		free()

@@ -20,15 +20,15 @@ func (s *Store) barrier(ctx context.Context) error {
 	if !s.leading.Load() {
 		return &NotLeaderError{Leader: s.Leader()}
 	}
-	term := s.raft.CurrentTerm()
-	index := s.raft.CommitIndex()
-	if err := waitFuture(ctx, s.raft.VerifyLeader()); err != nil {
+	term := s.node().CurrentTerm()
+	index := s.node().CommitIndex()
+	if err := waitFuture(ctx, s.node().VerifyLeader()); err != nil {
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w: verify leadership: %w", ErrUnavailable, err)
 		}
 		return fmt.Errorf("%w: verify leadership: %w", &NotLeaderError{Leader: s.Leader()}, err)
 	}
-	if s.raft.CurrentTerm() != term || !s.leading.Load() {
+	if s.node().CurrentTerm() != term || !s.leading.Load() {
 		return &NotLeaderError{Leader: s.Leader()}
 	}
 	return s.waitIndex(ctx, index)
@@ -63,16 +63,4 @@ func (s *Store) waitIndex(ctx context.Context, index uint64) error {
 		}
 	}
 	return nil
-}
-
-// Linearizable returns a State that holds every write that was acknowledged
-// before the call. It costs a round of messages to a quorum. On a server that
-// is not the leader it returns a *NotLeaderError.
-func (s *Store) Linearizable(ctx context.Context) (State, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
-	defer cancel()
-	if err := s.barrier(ctx); err != nil {
-		return State{}, err
-	}
-	return s.State(), nil
 }

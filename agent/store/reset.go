@@ -10,11 +10,13 @@ import (
 // Reset deletes the state in a data directory, so that the next start begins
 // as a new server. It is for a server whose state is damaged or of another
 // cluster; what only this server had is lost. It returns an error that wraps
-// ErrLocked if an agent uses the directory, and fs.ErrNotExist if there is no
-// such directory. Files it does not know are left alone.
+// ErrLocked if an agent uses the directory, and fs.ErrNotExist if it holds no
+// state. Files it does not know are left alone.
 func Reset(dir string) error {
-	if _, err := os.Stat(dir); err != nil {
-		return fmt.Errorf("reset: %w", err)
+	if _, err := os.Stat(filepath.Join(dir, idFile)); err != nil {
+		if _, werr := os.Stat(filepath.Join(dir, walDir)); werr != nil {
+			return fmt.Errorf("reset: %w", err)
+		}
 	}
 	lock, err := lockDir(dir)
 	if err != nil {

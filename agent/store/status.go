@@ -2,6 +2,7 @@ package store
 
 import (
 	"strings"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -34,9 +35,9 @@ type Status struct {
 func (s *Store) Status() Status {
 	pos := s.position()
 	st := Status{
-		State: strings.ToLower(s.raft.State().String()), Term: s.raft.CurrentTerm(),
-		Generation: pos.Generation, CommitIndex: s.raft.CommitIndex(), AppliedIndex: pos.Index,
-		LastIndex: s.raft.LastIndex(), Servers: s.Servers(),
+		State: strings.ToLower(s.node().State().String()), Term: s.node().CurrentTerm(),
+		Generation: pos.Generation, CommitIndex: s.node().CommitIndex(), AppliedIndex: pos.Index,
+		LastIndex: s.node().LastIndex(), Servers: s.Servers(),
 	}
 	for _, sv := range st.Servers {
 		if sv.Leader {
@@ -48,9 +49,9 @@ func (s *Store) Status() Status {
 
 // Servers returns the servers of the latest configuration, the leader marked.
 func (s *Store) Servers() []Server {
-	_, leader := s.raft.LeaderWithID()
+	_, leader := s.node().LeaderWithID()
 	var out []Server
-	for _, sv := range s.raft.GetConfiguration().Configuration().Servers {
+	for _, sv := range s.node().GetConfiguration().Configuration().Servers {
 		out = append(out, s.describe(sv, leader))
 	}
 	return out
@@ -65,17 +66,23 @@ func (s *Store) describe(sv raft.Server, leader raft.ServerID) Server {
 }
 
 // healthy reports whether this server has reason to believe that another one
-// is there: the leader knows of its followers, the others only of the leader.
-func (s *Store) healthy(id raft.ServerID) bool { return string(id) == s.disk.dir.id }
+// is there. Only the leader hears from all.
+func (s *Store) healthy(id raft.ServerID) bool {
+	if string(id) == s.disk.dir.id {
+		return true
+	}
+	c, ok := s.peers.last(id)
+	return ok && time.Since(c.at) < 4*s.cfg.HeartbeatTimeout
+}
 
 // Leader returns the leader as far as this server knows; its ID is empty if it
 // knows none.
 func (s *Store) Leader() Server {
-	addr, id := s.raft.LeaderWithID()
+	addr, id := s.node().LeaderWithID()
 	if id == "" {
 		return Server{}
 	}
-	for _, sv := range s.raft.GetConfiguration().Configuration().Servers {
+	for _, sv := range s.node().GetConfiguration().Configuration().Servers {
 		if sv.ID == id {
 			return s.describe(sv, id)
 		}

@@ -20,8 +20,8 @@ type Store struct {
 	cfg   Config
 	log   *slog.Logger
 	disk  *disk
-	trans raft.Transport
-	raft  *raft.Raft
+	peers *peers
+	raft  atomic.Pointer[raft.Raft] // replaced by restart; see node
 	fsm   *fsm
 
 	leaderCh chan bool
@@ -33,14 +33,15 @@ type Store struct {
 	cancel    context.CancelFunc
 	loops     sync.WaitGroup
 	stopped   chan struct{} // closed when the state machine stops
+	changeMu  sync.Mutex    // one change of the configuration at a time
 	closeOnce sync.Once
 	closeErr  error
 }
 
-func newStore(cfg Config, d *disk, trans raft.Transport) *Store {
+func newStore(cfg Config, d *disk, p *peers) *Store {
 	s := &Store{
-		cfg: cfg, log: cfg.Logger, disk: d, trans: trans, fsm: newFSM(),
-		queue: make(chan *proposal), slots: make(chan struct{}, maxInFlight),
+		cfg: cfg, log: cfg.Logger, disk: d, peers: p, fsm: newFSM(),
+		leaderCh: make(chan bool, 16), queue: make(chan *proposal), slots: make(chan struct{}, maxInFlight),
 		stopped: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -64,18 +65,21 @@ func (s *Store) startLoops() {
 // the first one did.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
-		if s.raft.State() == raft.Leader && len(s.voters()) > 1 {
-			if err := s.raft.LeadershipTransfer().Error(); err != nil {
+		if s.node().State() == raft.Leader && len(s.voters()) > 1 {
+			if err := s.node().LeadershipTransfer().Error(); err != nil {
 				s.log.Warn("could not hand over leadership before stopping", "error", err)
 			}
 		}
 		s.cancel()
-		err := s.raft.Shutdown().Error()
+		err := s.node().Shutdown().Error()
 		s.loops.Wait()
-		s.closeErr = errors.Join(err, s.disk.close())
+		s.closeErr = errors.Join(err, s.peers.shut(), s.disk.close())
 	})
 	return s.closeErr
 }
+
+// node returns the running Raft.
+func (s *Store) node() *raft.Raft { return s.raft.Load() }
 
 // ServerID returns the random id of this server's data directory.
 func (s *Store) ServerID() string { return s.disk.dir.id }
@@ -122,16 +126,16 @@ func (s *Store) hasten() {
 	go func() {
 		var resp raft.TimeoutNowResponse
 		// If this fails, the election comes by itself.
-		_ = s.trans.TimeoutNow(voters[0].ID, s.trans.LocalAddr(), &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{
+		_ = s.peers.TimeoutNow(voters[0].ID, s.peers.LocalAddr(), &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{
 			ProtocolVersion: raft.ProtocolVersionMax,
-			ID:              []byte(s.disk.dir.id), Addr: s.trans.EncodePeer(voters[0].ID, s.trans.LocalAddr()),
+			ID:              []byte(s.disk.dir.id), Addr: s.peers.EncodePeer(voters[0].ID, s.peers.LocalAddr()),
 		}}, &resp)
 	}()
 }
 
 func (s *Store) voters() []raft.Server {
 	var voters []raft.Server
-	for _, sv := range s.raft.GetConfiguration().Configuration().Servers {
+	for _, sv := range s.node().GetConfiguration().Configuration().Servers {
 		if sv.Suffrage == raft.Voter {
 			voters = append(voters, sv)
 		}
@@ -176,6 +180,7 @@ func (s *Store) lead() (stop func()) {
 		}
 		s.leading.Store(true)
 		s.log.Info("leading the cluster", "cluster", s.State().ClusterID(), "position", s.position())
+		wg.Go(func() { s.runAutopilot(ctx) })
 		s.expireLoop(ctx)
 	})
 	return func() {
@@ -188,7 +193,7 @@ func (s *Store) lead() (stop func()) {
 // takeOffice waits until everything earlier leaders committed is applied here,
 // makes the cluster if it is new, and commits what is to know of this server.
 func (s *Store) takeOffice(ctx context.Context) error {
-	if err := waitFuture(ctx, s.raft.Barrier(0)); err != nil {
+	if err := waitFuture(ctx, s.node().Barrier(0)); err != nil {
 		return err
 	}
 	if !s.State().Initialized() {
@@ -202,15 +207,15 @@ func (s *Store) takeOffice(ctx context.Context) error {
 			return fmt.Errorf("make cluster: %w", o.err)
 		}
 	}
-	me := ServerInfo{
+	return s.putServer(ctx, Meta{}, s.self())
+}
+
+// self is what the others are to know of this server.
+func (s *Store) self() ServerInfo {
+	return ServerInfo{
 		ID: s.disk.dir.id, Name: s.cfg.Name, HTTP: s.cfg.HTTP, Zone: s.cfg.Zone, Version: s.cfg.Version,
 		Protocol: uint64(opLast),
 	}
-	if known, ok := s.fsm.current.Load().servers.Get([]byte(me.ID)); ok && known == me {
-		return nil
-	}
-	_, err := s.propose(ctx, &command{op: opPutServer, values: []string{string(me.append(nil))}})
-	return err
 }
 
 // expireLoop commits the end of instances and overlays that expire, while this

@@ -171,25 +171,6 @@ func (s *Store) write(ctx context.Context, c *command, out []Result) ([]Result, 
 	return out, nil
 }
 
-// execute commits a command, or answers it without an entry if it would change
-// nothing.
-func (s *Store) execute(ctx context.Context, c *command) (outcome, error) {
-	if !s.leading.Load() {
-		return outcome{}, &NotLeaderError{Leader: s.Leader()}
-	}
-	if o, idle := s.rehearse(c); idle {
-		// It would change nothing here. That is only the truth if this server
-		// still leads and has applied all that is committed.
-		if err := s.barrier(ctx); err != nil {
-			return outcome{}, err
-		}
-		if o, idle = s.rehearse(c); idle {
-			return o, nil
-		}
-	}
-	return s.propose(ctx, c)
-}
-
 // rehearse applies a command to a copy of the state, and reports whether it
 // changes nothing.
 func (s *Store) rehearse(c *command) (o outcome, idle bool) {

@@ -1,0 +1,218 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+// Forwarder carries a request to the leader's Store.Serve and brings back its
+// reply. It is called from any goroutine and may block until ctx is done. An
+// error must wrap ErrUnavailable if the request certainly did not reach the
+// leader; any other error counts as an unknown outcome.
+type Forwarder interface {
+	Forward(ctx context.Context, leader Server, request []byte) (reply []byte, err error)
+}
+
+// Kinds of request between servers, and fields of request and reply.
+const (
+	requestWrite = 1
+	requestRead  = 2
+
+	replyDone        = 0
+	replyUnavailable = 1
+	replyUnknown     = 2
+	replyDiskFull    = 3
+)
+
+// retryPause is how long to wait before asking again who leads.
+const retryPause = 25 * time.Millisecond
+
+// execute commits a command on the leader, wherever that is, and answers it
+// without an entry if it would change nothing. What is certainly not done, for
+// want of a leader or because it has just changed, is tried again until ctx is
+// done; what may be done only if an idempotency key makes that safe.
+func (s *Store) execute(ctx context.Context, c *command) (outcome, error) {
+	for {
+		o, err := s.executeOnce(ctx, c)
+		again := errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUnknown) && c.meta.IdempotencyKey != ""
+		if err == nil || !again || s.fsm.failed() != nil {
+			return o, err
+		}
+		var nl *NotLeaderError
+		if s.cfg.Forwarder == nil && errors.As(err, &nl) && nl.Leader.ID != "" && nl.Leader.ID != s.disk.dir.id {
+			return o, err
+		}
+		if !s.pause(ctx) {
+			return o, err
+		}
+	}
+}
+
+// pause waits a moment, and reports false if ctx or the store ends before.
+func (s *Store) pause(ctx context.Context) bool {
+	t := time.NewTimer(retryPause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+	case <-s.ctx.Done():
+	}
+	return false
+}
+
+func (s *Store) executeOnce(ctx context.Context, c *command) (outcome, error) {
+	if s.leading.Load() {
+		return s.executeHere(ctx, c)
+	}
+	leader := s.Leader()
+	if leader.ID == "" || leader.ID == s.disk.dir.id || s.cfg.Forwarder == nil {
+		return outcome{}, &NotLeaderError{Leader: leader}
+	}
+	p, err := s.ask(ctx, leader, requestWrite, string(c.append(nil)))
+	if err != nil {
+		return outcome{}, err
+	}
+	return decodeOutcome(p.str[3])
+}
+
+// executeHere runs a command on this server, which leads.
+func (s *Store) executeHere(ctx context.Context, c *command) (outcome, error) {
+	if o, idle := s.rehearse(c); idle {
+		// It would change nothing here. That is only the truth if this server
+		// still leads and has applied all that is committed.
+		if err := s.barrier(ctx); err != nil {
+			return outcome{}, err
+		}
+		if o, idle = s.rehearse(c); idle {
+			return o, nil
+		}
+	}
+	return s.propose(ctx, c)
+}
+
+// ask sends one request to the leader.
+func (s *Store) ask(ctx context.Context, leader Server, kind uint64, body string) (parts, error) {
+	b := appendString(appendUint(nil, 1, kind), 2, body)
+	b = appendString(b, 3, s.State().ClusterID())
+	reply, err := s.cfg.Forwarder.Forward(ctx, leader, b)
+	if err != nil {
+		if errors.Is(err, ErrUnavailable) {
+			return parts{}, fmt.Errorf("forward to the leader at %s: %w", leader.HTTP, err)
+		}
+		return parts{}, fmt.Errorf("%w: forward to the leader at %s: %w", ErrUnknown, leader.HTTP, err)
+	}
+	p, err := readParts(string(reply))
+	if err != nil {
+		return parts{}, fmt.Errorf("%w: reply of the leader at %s: %w", ErrUnknown, leader.HTTP, err)
+	}
+	switch p.num[1] {
+	case replyDone:
+		return p, nil
+	case replyUnavailable:
+		return p, fmt.Errorf("%w: leader: %s", ErrUnavailable, p.str[2])
+	case replyDiskFull:
+		return p, fmt.Errorf("%w: leader: %s", ErrDiskFull, p.str[2])
+	}
+	return p, fmt.Errorf("%w: leader: %s", ErrUnknown, p.str[2])
+}
+
+// Serve answers a request that another server's Forwarder brought. The error
+// is for bytes that are no request; everything else is in the reply.
+func (s *Store) Serve(ctx context.Context, request []byte) (reply []byte, err error) {
+	p, err := readParts(string(request))
+	if err != nil {
+		return nil, refuse(ErrInvalid, "forwarded request: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
+	defer cancel()
+	if own := s.State().ClusterID(); p.str[3] != "" && own != "" && p.str[3] != own {
+		return failure(fmt.Errorf("%w: %w: the request is from cluster %s, this is cluster %s", ErrUnavailable, ErrOtherCluster, p.str[3], own)), nil
+	}
+	if !s.leading.Load() {
+		return failure(&NotLeaderError{Leader: s.Leader()}), nil
+	}
+	switch p.num[1] {
+	case requestWrite:
+		c, err := decodeCommand(p.str[2])
+		if err != nil {
+			return nil, refuse(ErrInvalid, "forwarded request: %v", err)
+		}
+		o, err := s.executeHere(ctx, &c)
+		if err != nil {
+			return failure(err), nil
+		}
+		return appendElem(nil, 3, o.append(nil)), nil
+	case requestRead:
+		pos, err := s.readHere(ctx)
+		if err != nil {
+			return failure(err), nil
+		}
+		return appendUint(appendUint(nil, 4, pos.Generation), 5, pos.Index), nil
+	}
+	return nil, refuse(ErrInvalid, "forwarded request of kind %d", p.num[1])
+}
+
+func failure(err error) []byte {
+	code := uint64(replyUnknown)
+	switch {
+	case errors.Is(err, ErrDiskFull):
+		code = replyDiskFull
+	case errors.Is(err, ErrUnavailable):
+		code = replyUnavailable
+	}
+	var r *refusal
+	if errors.As(err, &r) { // refused before it became an entry
+		o := outcome{err: r}
+		return appendElem(nil, 3, o.append(nil))
+	}
+	return appendString(appendUint(nil, 1, code), 2, err.Error())
+}
+
+// Linearizable returns a State that holds every write that was acknowledged
+// before the call, on any server. It costs a round of messages to a quorum,
+// and one more to the leader on other servers.
+func (s *Store) Linearizable(ctx context.Context) (State, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
+	defer cancel()
+	for {
+		pos, err := s.readPosition(ctx)
+		if err == nil {
+			err = s.WaitApplied(ctx, pos)
+		}
+		if err == nil {
+			return s.State(), nil
+		}
+		var nl *NotLeaderError
+		if s.cfg.Forwarder == nil && errors.As(err, &nl) && nl.Leader.ID != "" && nl.Leader.ID != s.disk.dir.id {
+			return State{}, err
+		}
+		if !s.pause(ctx) {
+			return State{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+	}
+}
+
+// readPosition returns a position that no acknowledged write is beyond.
+func (s *Store) readPosition(ctx context.Context) (record.Position, error) {
+	if s.leading.Load() {
+		return s.readHere(ctx)
+	}
+	leader := s.Leader()
+	if leader.ID == "" || leader.ID == s.disk.dir.id || s.cfg.Forwarder == nil {
+		return record.Position{}, &NotLeaderError{Leader: leader}
+	}
+	p, err := s.ask(ctx, leader, requestRead, "")
+	return record.Position{Generation: p.num[4], Index: p.num[5]}, err
+}
+
+func (s *Store) readHere(ctx context.Context) (record.Position, error) {
+	if err := s.barrier(ctx); err != nil {
+		return record.Position{}, err
+	}
+	return s.position(), nil
+}
