@@ -158,6 +158,7 @@ func nextVoter(all []candidate, n int) (promote, demote raft.ServerID) {
 	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(a.id, b.id) })
 	zones := map[string]int{}
 	chosen := map[raft.ServerID]bool{}
+	var order []candidate
 	pick := func(eligible func(candidate) bool) bool {
 		best := -1
 		for i, c := range all {
@@ -171,6 +172,7 @@ func nextVoter(all []candidate, n int) (promote, demote raft.ServerID) {
 		}
 		if best >= 0 {
 			chosen[all[best].id] = true
+			order = append(order, all[best])
 			zones[all[best].zone]++
 		}
 		return best >= 0
@@ -180,8 +182,8 @@ func nextVoter(all []candidate, n int) (promote, demote raft.ServerID) {
 	}
 	for len(chosen) < n && pick(func(c candidate) bool { return c.voter }) {
 	}
-	for _, c := range all {
-		if chosen[c.id] && !c.voter {
+	for _, c := range order {
+		if !c.voter {
 			return c.id, ""
 		}
 	}

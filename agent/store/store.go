@@ -63,9 +63,11 @@ func (s *Store) startLoops() {
 // Close hands leadership to another server if there is one, stops Raft and
 // closes the files. It blocks until all of it is done; later calls return what
 // the first one did.
-func (s *Store) Close() error {
+func (s *Store) Close() error { return s.close(true) }
+
+func (s *Store) close(handOver bool) error {
 	s.closeOnce.Do(func() {
-		if s.node().State() == raft.Leader && len(s.voters()) > 1 {
+		if handOver && s.node().State() == raft.Leader && len(s.voters()) > 1 {
 			if err := s.node().LeadershipTransfer().Error(); err != nil {
 				s.log.Warn("could not hand over leadership before stopping", "error", err)
 			}
