@@ -132,7 +132,7 @@ func (a *Agent) openStore(dir string, raftL net.Listener) error {
 	}
 	s, err := store.Open(store.Config{
 		Dir: dir, Logger: a.log.With("part", "store"),
-		Transport: func(string) (raft.Transport, error) { return raftTransport(raftL, advertise, a.log), nil },
+		Transport: func(string) (raft.Transport, error) { return raftTransport(raftL, advertise), nil },
 		Name:      a.cfg.RaftID(), HTTP: a.httpURL, Zone: a.cfg.Zone, Version: record.Version,
 		Bootstrap:        a.cfg.ShouldBootstrap(),
 		SnapshotInterval: a.cfg.Raft.SnapshotInterval, SnapshotThreshold: a.cfg.Raft.SnapshotThreshold,
