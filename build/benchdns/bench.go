@@ -31,7 +31,6 @@ type bench struct {
 	etcdURL  string
 	agentURL string // of fluid-agent's HTTP interface
 	socket   string // of its feed
-	pprof    string // address of Fluid's profiles, if they are asked for
 }
 
 // newBench makes the temporary directory. The caller runs undo at the end.

@@ -36,16 +36,7 @@ func startFluid(ctx context.Context, b *bench) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	chain := b.opts.chain
-	if b.opts.profile != "" {
-		port, err := freePort(ctx)
-		if err != nil {
-			return nil, err
-		}
-		b.pprof = fmt.Sprintf("127.0.0.1:%d", port)
-		chain = append(chain[:len(chain):len(chain)], "pprof "+b.pprof)
-	}
-	s, err := b.startCoreDNS(ctx, fluid, program, fluidBlock(b.work, b.socket), chain)
+	s, err := b.startCoreDNS(ctx, fluid, program, fluidBlock(b.work, b.socket))
 	if err != nil {
 		return nil, err
 	}

@@ -85,7 +85,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	for _, e := range entrants {
-		if e.name == fluid && opts.profile != "" {
+		if e.pprof != "" {
 			if err := b.takeProfile(ctx, e); err != nil {
 				return err
 			}

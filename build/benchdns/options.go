@@ -67,7 +67,7 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	f.BoolVar(&o.install, "install", false, "as root, install missing Debian packages by apt-get first")
 	f.StringVar(&o.coredns, "coredns", "", "Fluid's CoreDNS; empty: build it")
 	f.StringVar(&o.agent, "agent", "", "fluid-agent; empty: build it")
-	f.StringVar(&o.profile, "profile", "", "write a processor profile of Fluid's CoreDNS under load to this `file`")
+	f.StringVar(&o.profile, "profile", "", "write a processor profile of every CoreDNS under load to this `directory`")
 	f.DurationVar(&o.timeout, "timeout", 30*time.Minute, "end the run after this time")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -101,8 +101,8 @@ func (o options) validate(rest, known []string) error {
 			return fmt.Errorf("-peers: %q is none of %s", name, strings.Join(known, " "))
 		}
 	}
-	if (o.churn > 0 || o.profile != "") && !slices.Contains(o.peers, fluid) {
-		return errors.New("-churn and -profile need fluid among -peers")
+	if o.churn > 0 && !slices.Contains(o.peers, fluid) {
+		return errors.New("-churn needs fluid among -peers")
 	}
 	for _, name := range o.names {
 		if _, err := distribution(name, 1, o.zipf, 1); err != nil {

@@ -27,6 +27,7 @@ type server struct {
 	port  int
 	main  *process // what answers; its processor time is what is compared
 	store *process // what it fetches its data from, nil if none
+	pprof string   // address of its profiles, empty if none are wanted
 }
 
 // fluid is the name of the peer that all others are compared with.
@@ -74,20 +75,29 @@ func (p peer) missing() []string {
 }
 
 // startCoreDNS runs program with the workload's data in the block data.
-func (b *bench) startCoreDNS(ctx context.Context, name, program, data string, chain []string) (*server, error) {
+func (b *bench) startCoreDNS(ctx context.Context, name, program, data string) (*server, error) {
 	port, err := freePort(ctx)
 	if err != nil {
 		return nil, err
+	}
+	s := &server{port: port}
+	chain := b.opts.chain
+	if b.opts.profile != "" {
+		port, err := freePort(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s.pprof = fmt.Sprintf("127.0.0.1:%d", port)
+		chain = append(chain[:len(chain):len(chain)], "pprof "+s.pprof)
 	}
 	path := filepath.Join(b.dir, name+".Corefile")
 	if err := os.WriteFile(path, []byte(corefile(b.work, port, chain, data)), 0o600); err != nil {
 		return nil, err
 	}
-	p, err := b.start(name, b.opts.serverCPUs, nil, program, "-conf", path)
-	if err != nil {
+	if s.main, err = b.start(name, b.opts.serverCPUs, nil, program, "-conf", path); err != nil {
 		return nil, err
 	}
-	return &server{port: port, main: p}, nil
+	return s, nil
 }
 
 // startPeer runs the CoreDNS of the peers.
@@ -96,7 +106,7 @@ func (b *bench) startPeer(ctx context.Context, name, data string) (*server, erro
 	if err != nil {
 		return nil, err
 	}
-	return b.startCoreDNS(ctx, name, program, data, b.opts.chain)
+	return b.startCoreDNS(ctx, name, program, data)
 }
 
 func startConstant(ctx context.Context, b *bench) (*server, error) {

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// takeProfile loads Fluid's CoreDNS with the first distribution of names and
-// writes a profile of its processor time, for go tool pprof.
+// takeProfile loads a CoreDNS with the first distribution of names and writes a
+// profile of its processor time, for go tool pprof.
 func (b *bench) takeProfile(ctx context.Context, e entrant) error {
 	const length = 10 * time.Second
 	b.logf("profiling %s for %s", e.name, length)
@@ -23,8 +23,11 @@ func (b *bench) takeProfile(ctx context.Context, e entrant) error {
 		_, err := dnsperf(ctx, b.opts.clientCPUs, load{port: e.port, file: file, limit: length + time.Second})
 		loaded <- err
 	}()
-	url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", b.pprof, int(length.Seconds()))
-	err := download(ctx, url, b.opts.profile)
+	url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", e.pprof, int(length.Seconds()))
+	err := os.MkdirAll(b.opts.profile, 0o755)
+	if err == nil {
+		err = download(ctx, url, filepath.Join(b.opts.profile, e.name+".pprof"))
+	}
 	if err != nil {
 		stop()
 		<-loaded

@@ -27,8 +27,7 @@ func TestOptions(t *testing.T) {
 		{"too many addresses", "-services 10000000 -instances 3", "do not fit"},
 		{"too large answers", "-instances 51", "do not fit"},
 		{"no time", "-seconds 0s", "-seconds"},
-		{"changes without fluid", "-peers nsd -churn 1", "need fluid"},
-		{"a profile without fluid", "-peers nsd -profile x", "need fluid"},
+		{"changes without fluid", "-peers nsd -churn 1", "needs fluid"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
