@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -27,6 +28,23 @@ func TestMain(m *testing.M) {
 	os.Exit(code) //nolint:forbidigo // the end of the test binary
 }
 
+// lookAtSources stats every source file that the programs are built from, so
+// that go test does not take a cached result for one of other sources.
+func lookAtSources() error {
+	for _, dir := range []string{"agent", "plugin", "build"} {
+		err := filepath.WalkDir(filepath.Join("..", "..", dir), func(path string, _ fs.DirEntry, err error) error {
+			if err == nil && filepath.Ext(path) == ".go" {
+				_, err = os.Stat(path)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // buildAndRun builds the three programs once for all tests.
 func buildAndRun(m *testing.M) (int, error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -40,6 +58,9 @@ func buildAndRun(m *testing.M) (int, error) {
 		return 1, err
 	}
 	bin = dir
+	if err := lookAtSources(); err != nil {
+		return 1, err
+	}
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator),
 		"./agent/cmd/fluid-agent", "./agent/cmd/fluidctl", "./build/coredns")
 	cmd.Dir = filepath.Join("..", "..")
