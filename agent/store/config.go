@@ -67,6 +67,10 @@ type Config struct {
 	// Timing of Raft. Defaults: heartbeat and election 1s, lease 500ms,
 	// commit 10ms. Commit bounds how late a follower learns of a commit.
 	HeartbeatTimeout, ElectionTimeout, LeaseTimeout, CommitTimeout time.Duration
+
+	// trailingLogs replaces the number of entries kept behind a snapshot; for
+	// tests that need a follower to fall behind it.
+	trailingLogs *uint64
 }
 
 func (c *Config) setDefaults() error {
@@ -146,6 +150,9 @@ func (c *Config) raft(id string) *raft.Config {
 	// A snapshot must always be newer than any follower's uncommitted tail,
 	// else installing it can repeat for ever (raft issue 697).
 	rc.TrailingLogs = c.SnapshotThreshold + 32768
+	if c.trailingLogs != nil {
+		rc.TrailingLogs = *c.trailingLogs
+	}
 	// Open restores the newest snapshot itself.
 	rc.NoSnapshotRestoreOnStart = true
 	rc.NoLegacyTelemetry = true

@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -23,6 +24,8 @@ type fsm struct {
 	mark    *mark         // nil in tests of the state machine alone
 	audit   func(index uint64, e *logEntry, outcomes []outcome)
 	stop    func(error) // called once, when the state machine stops
+	stuck   func()      // called when snapshots are installed over and over
+	loop    loopWatch
 
 	mu      sync.Mutex // guards what follows
 	changed chan struct{}
@@ -37,7 +40,7 @@ type waiter struct {
 }
 
 func newFSM() *fsm {
-	f := &fsm{changed: make(chan struct{}), stop: func(error) {}}
+	f := &fsm{changed: make(chan struct{}), stop: func(error) {}, stuck: func() {}}
 	f.current.Store(newState())
 	return f
 }
@@ -161,9 +164,16 @@ func (f *fsm) applyBatch(logs []*raft.Log, out []any) (err error) {
 	}
 	f.last.Store(logs[len(logs)-1].Index)
 	if f.mark != nil {
-		f.mark.set(logs[len(logs)-1].Index)
+		// Entries that are handed over again do not take the mark back.
+		f.mark.set(max(logs[len(logs)-1].Index, t.s.pos.Index))
 	}
 	return nil
+}
+
+// rewind prepares for a Raft that is started anew and hands over entries again.
+func (f *fsm) rewind() {
+	f.warm = max(f.warm, f.last.Load())
+	f.last.Store(0)
 }
 
 type applied struct {
@@ -226,6 +236,9 @@ func (f *fsm) Restore(rc io.ReadCloser) (err error) {
 	}
 	if !s.pos.Before(cur.pos) {
 		f.publish(s)
+	}
+	if f.loop.installed(f.current.Load().pos, time.Now()) {
+		f.stuck()
 	}
 	return nil
 }

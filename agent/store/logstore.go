@@ -35,6 +35,7 @@ var (
 type logStore struct {
 	*wal.WAL
 	applied *atomic.Uint64
+	guard   stallGuard
 }
 
 func openLog(dir string, log hclog.Logger, applied *atomic.Uint64) (*logStore, error) {
@@ -64,7 +65,7 @@ func (l *logStore) StoreLogs(logs []*raft.Log) error {
 		copies[i].Extensions = sealEntry(e, applied)
 		marked[i] = &copies[i]
 	}
-	return l.WAL.StoreLogs(marked)
+	return l.guard.write(func() error { return l.WAL.StoreLogs(marked) })
 }
 
 // GetLog implements raft.LogStore.
@@ -76,6 +77,26 @@ func (l *logStore) GetLog(index uint64, e *raft.Log) error {
 		return fmt.Errorf("%w: checksum of log entry %d differs", ErrCorrupt, index)
 	}
 	return nil
+}
+
+// DeleteRange implements raft.LogStore.
+func (l *logStore) DeleteRange(lo, hi uint64) error {
+	if err := l.guard.failed(); err != nil {
+		return err
+	}
+	return l.WAL.DeleteRange(lo, hi)
+}
+
+// Set implements raft.StableStore.
+func (l *logStore) Set(key, val []byte) error {
+	l.guard.wait()
+	return l.WAL.Set(key, val)
+}
+
+// SetUint64 implements raft.StableStore.
+func (l *logStore) SetUint64(key []byte, val uint64) error {
+	l.guard.wait()
+	return l.WAL.SetUint64(key, val)
 }
 
 // sealSize is the length of an entry's seal: an applied index and a checksum.

@@ -34,6 +34,8 @@ type Store struct {
 	loops     sync.WaitGroup
 	stopped   chan struct{} // closed when the state machine stops
 	changeMu  sync.Mutex    // one change of the configuration at a time
+	restartMu sync.Mutex    // Raft is started and stopped by one at a time
+	restarts  atomic.Uint64
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -43,6 +45,10 @@ func newStore(cfg Config, d *disk, p *peers) *Store {
 		cfg: cfg, log: cfg.Logger, disk: d, peers: p, fsm: newFSM(),
 		leaderCh: make(chan bool, 16), queue: make(chan *proposal), slots: make(chan struct{}, maxInFlight),
 		stopped: make(chan struct{}),
+	}
+	d.log.guard.stalled = s.onStall
+	s.fsm.stuck = func() {
+		s.loops.Go(func() { s.restart("the same snapshot is installed over and over") })
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.fsm.mark, s.fsm.warm = d.mark, d.warm
@@ -73,7 +79,10 @@ func (s *Store) close(handOver bool) error {
 			}
 		}
 		s.cancel()
+		s.disk.log.guard.release()
+		s.restartMu.Lock()
 		err := s.node().Shutdown().Error()
+		s.restartMu.Unlock()
 		s.loops.Wait()
 		s.closeErr = errors.Join(err, s.peers.shut(), s.disk.close())
 	})
