@@ -118,6 +118,9 @@ func (h *half) arrive(n int, last bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.carrying = false
+	if h.broken {
+		return
+	}
 	h.arrived = append(h.arrived, h.flight[:n]...)
 	h.flight = append(h.flight[:0], h.flight[n:]...)
 	h.ended = last

@@ -10,11 +10,17 @@ import (
 // already" is tried again while that stream does not show up here.
 const duplicateTries = 8
 
-// dial begins to open a stream. The caller holds mu.
-func (s *Streams) dial(p *peer) {
+// dial begins to open a stream, after a delay. The caller holds mu.
+func (s *Streams) dial(p *peer, delay time.Duration) {
 	p.dialing = true
 	s.dials++
-	s.done.Go(func() { s.runDial(p) })
+	s.done.Go(func() {
+		if delay == 0 || (s.pause(delay) && !s.hasStream(p)) {
+			s.runDial(p)
+		} else {
+			s.dialed(p, ReasonUnreachable)
+		}
+	})
 }
 
 // runDial opens a stream to a peer or drops what waits for it.
@@ -32,6 +38,11 @@ func (s *Streams) runDial(p *peer) {
 			break
 		}
 	}
+	s.dialed(p, reason)
+}
+
+// dialed ends a dial that opened no stream.
+func (s *Streams) dialed(p *peer, reason Reason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dials--
@@ -174,7 +185,7 @@ func (s *Streams) install(sess *session, dialed bool) {
 // wait.
 func (s *Streams) ended(st *stream, err error) {
 	st.mu.Lock()
-	reason := st.reason
+	reason, bye := st.reason, st.bye
 	st.mu.Unlock()
 	s.count.closes.add(reason)
 	s.mu.Lock()
@@ -188,7 +199,13 @@ func (s *Streams) ended(st *stream, err error) {
 		} else if !closedNormally(err) {
 			s.backOff(p) // a stream that breaks at once is as good as none
 		}
-		s.redial(p)
+		var delay time.Duration
+		if bye == ReasonDuplicate || bye == ReasonReplaced {
+			// The peer has another stream to us, which is about to arrive. One
+			// more dial would replace it, and so on.
+			delay = s.t.cfg.HandshakeTimeout / 4
+		}
+		s.redial(p, delay)
 	}
 	s.mu.Unlock()
 	if last && s.cfg.Down != nil {
@@ -198,7 +215,7 @@ func (s *Streams) ended(st *stream, err error) {
 
 // redial opens a stream for frames that were queued while the last one ended.
 // The caller holds mu.
-func (s *Streams) redial(p *peer) {
+func (s *Streams) redial(p *peer, delay time.Duration) {
 	switch {
 	case p.queue.len() == 0 || p.dialing:
 	case s.closed:
@@ -206,6 +223,6 @@ func (s *Streams) redial(p *peer) {
 	case time.Now().Before(p.retry):
 		s.shed(p, ReasonUnreachable)
 	default:
-		s.dial(p)
+		s.dial(p, delay)
 	}
 }

@@ -27,6 +27,7 @@ type stream struct {
 	reason  Reason        // ReasonNone until stopped
 	offers  []proof       // what the peer proved last
 	lapsed  time.Time     // since when none of offers is in the ring
+	bye     Reason        // why the peer closed, ReasonNone if it did not say
 }
 
 func newStream(s *session, owner *Streams) *stream {
@@ -132,7 +133,10 @@ func (st *stream) read() (err error) {
 				if len(payload) != 1 {
 					return s.violation(st, refuse(ReasonMalformed, "bye of %d bytes", len(payload)))
 				}
-				s.log.Debug("stream closed by peer", "peer", st.remote.member, "reason", Reason(payload[0]))
+				st.mu.Lock()
+				st.bye = Reason(payload[0])
+				st.mu.Unlock()
+				s.log.Debug("stream closed by peer", "peer", st.remote.member, "reason", st.bye)
 				return nil
 			}
 		}

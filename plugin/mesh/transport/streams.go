@@ -169,10 +169,11 @@ func (s *Streams) send(to MemberID, f *outFrame, prio Priority) Reason {
 		return ReasonQueueFull
 	}
 	s.queued += len(f.raw)
-	if p.stream != nil {
+	switch {
+	case p.stream != nil:
 		p.stream.notify()
-	} else {
-		s.dial(p)
+	case !p.dialing:
+		s.dial(p, 0)
 	}
 	return ReasonNone
 }
