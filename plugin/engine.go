@@ -41,13 +41,14 @@ type engine struct {
 	answers  *table.Answers[kept]
 	denials  *table.Answers[kept]
 
-	state  atomic.Int32
-	news   atomic.Int64  // when the last word came, in nanoseconds since start
-	epoch  atomic.Uint64 // rises after every change
-	serial atomic.Uint32 // of the zones' SOA records
-	synced chan struct{} // closed when state leaves unsynced
-	start  time.Time     // of news; monotonic
-	wall   func() time.Time
+	state   atomic.Int32
+	news    atomic.Int64                    // when the last word came, in nanoseconds since start
+	epoch   atomic.Uint64                   // rises after every change
+	serial  atomic.Uint32                   // of the zones' SOA records
+	visible atomic.Pointer[record.Position] // what queries see
+	synced  chan struct{}                   // closed when state leaves unsynced
+	start   time.Time                       // of news; monotonic
+	wall    func() time.Time
 
 	mu       sync.Mutex // guards what follows; writers only
 	catalog  *catalog.Catalog
@@ -197,6 +198,10 @@ func (e *engine) close() {
 // publish makes the changes of the catalog visible to queries. Called with mu
 // held.
 func (e *engine) publish(ch catalog.Changes) {
+	defer func() {
+		pos := e.catalog.Position()
+		e.visible.Store(&pos)
+	}()
 	if ch.Empty() {
 		return
 	}

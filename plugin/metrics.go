@@ -166,7 +166,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descApplied, float64(pos.Index))
 	gauge(descGeneration, float64(pos.Generation))
 	state := e.state.Load()
-	for i, name := range []string{"unsynced", "fresh", "stale"} {
+	for i, name := range stateNames {
 		v := 0.0
 		if int(state) == i {
 			v = 1
