@@ -24,12 +24,12 @@ func question(name string, qtype uint16) *dns.Msg {
 	return m
 }
 
-// ask makes one query over UDP.
+// ask makes one query over UDP. An error means that nothing came back.
 func ask(server, name string, qtype uint16) (*dns.Msg, error) {
 	c := &dns.Client{Timeout: time.Second}
 	r, _, err := c.Exchange(question(name, qtype), server)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNoAnswer, err)
+		return nil, fmt.Errorf("no answer: %w", err)
 	}
 	return r, nil
 }

@@ -61,7 +61,7 @@ func buildAndRun(m *testing.M) (int, error) {
 	if err := lookAtSources(); err != nil {
 		return 1, err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator),
+	cmd := exec.CommandContext(ctx, "go", "build", raceFlag, "-o", dir+string(filepath.Separator),
 		"./agent/cmd/fluid-agent", "./agent/cmd/fluidctl", "./build/coredns")
 	cmd.Dir = filepath.Join("..", "..")
 	if out, err := cmd.CombinedOutput(); err != nil {

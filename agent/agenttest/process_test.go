@@ -2,7 +2,6 @@ package agenttest
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -78,6 +77,9 @@ func start(t testing.TB, attr *syscall.SysProcAttr, env []string, name string, a
 	}()
 	t.Cleanup(func() {
 		p.kill()
+		if out := p.out.String(); strings.Contains(out, "WARNING: DATA RACE") || strings.Contains(out, "panic:") {
+			t.Errorf("%s: data race or panic", filepath.Base(name))
+		}
 		if t.Failed() {
 			t.Logf("%s:\n%s", filepath.Base(name), tail(p.out.String()))
 		}
@@ -209,9 +211,9 @@ func (h *host) awaitAgent() {
 	})
 }
 
-// startDNS starts CoreDNS with further options of fluid, and waits until it
-// answers queries, whatever the answer.
-func (h *host) startDNS(options ...string) {
+// writeCorefile writes the Corefile with further options of fluid and returns
+// its path.
+func (h *host) writeCorefile(options ...string) string {
 	h.t.Helper()
 	corefile := filepath.Join(h.dir, "Corefile")
 	_, port, _ := net.SplitHostPort(h.dns)
@@ -227,10 +229,17 @@ func (h *host) startDNS(options ...string) {
 	}
 }
 `, port, h.ready, h.metric, h.socket, strings.Join(options, "\n\t\t"))
-	if err := os.WriteFile(corefile, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(corefile, []byte(text), 0o644); err != nil { //nolint:gosec // another user reads it in some tests
 		h.t.Fatal(err)
 	}
-	h.coredns = start(h.t, nil, h.env(), filepath.Join(bin, "coredns"), "-conf", corefile)
+	return corefile
+}
+
+// startDNS starts CoreDNS with further options of fluid, and waits until it
+// answers queries, whatever the answer.
+func (h *host) startDNS(options ...string) {
+	h.t.Helper()
+	h.coredns = start(h.t, nil, h.env(), filepath.Join(bin, "coredns"), "-conf", h.writeCorefile(options...))
 	eventually(h.t, "CoreDNS answers", func() bool {
 		h.alive(h.coredns)
 		_, err := ask(h.dns, "fluid.internal.", typeSOA)
@@ -304,7 +313,7 @@ func (h *host) register(app, ip string) {
 	}
 }
 
-// metrics returns the value of a metric of CoreDNS, labels included in name,
+// metricOf returns the value of a metric of CoreDNS, labels included in name,
 // and whether it is there.
 func (h *host) metricOf(name string) (float64, bool) {
 	h.t.Helper()
@@ -335,5 +344,3 @@ func (h *host) wantMetric(name string, want float64) {
 	}
 }
 
-// errNoAnswer is returned by ask when nothing came back.
-var errNoAnswer = errors.New("no answer")

@@ -228,13 +228,7 @@ func TestSocketOfAnotherUser(t *testing.T) {
 	agent := start(t, unprivileged(), h.env("FLUID_DATA_DIR="+filepath.Join(os.TempDir(), "fluid-never-made")), filepath.Join(bin, "fluid-agent"))
 	wantRefusal(t, agent, exitFailed, h.socket, fmt.Sprintf("uid %d", os.Geteuid()), "FLUID_SOCKET")
 
-	corefile := filepath.Join(h.dir, "Corefile")
-	_, port, _ := net.SplitHostPort(h.dns)
-	text := fmt.Sprintf("fluid.internal:%s {\n\tbind 127.0.0.1\n\tfluid {\n\t\tagent %s\n\t\tstartup_timeout 100ms\n\t}\n}\n", port, h.socket)
-	if err := os.WriteFile(corefile, []byte(text), 0o644); err != nil { //nolint:gosec // for the other user
-		t.Fatal(err)
-	}
-	coredns := start(t, unprivileged(), h.env(), filepath.Join(bin, "coredns"), "-conf", corefile)
+	coredns := start(t, unprivileged(), h.env(), filepath.Join(bin, "coredns"), "-conf", h.writeCorefile("startup_timeout 100ms"))
 	eventually(t, "CoreDNS says why", func() bool {
 		h.alive(coredns)
 		out := coredns.out.String()
