@@ -343,4 +343,3 @@ func (h *host) wantMetric(name string, want float64) {
 		h.t.Errorf("metric %s: got %v (there: %v), want %v", name, got, ok, want)
 	}
 }
-
