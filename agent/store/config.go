@@ -34,9 +34,9 @@ type Config struct {
 	// Forwarder carries writes and reads to the leader. Nil: they return a
 	// *NotLeaderError on other servers.
 	Forwarder Forwarder
-	// Probe dials a Raft address and returns nil if the server with the id
-	// listens there. Nil: addresses of joining servers are not checked.
-	Probe func(ctx context.Context, id, addr string) error
+	// Probe dials the Raft address of a server and returns nil if the server
+	// with that id and name listens there. Nil: addresses of joining servers are not checked.
+	Probe func(ctx context.Context, sv Server) error
 
 	// Voters is how many servers vote, MaxServers how many servers an automatic
 	// join may make. Defaults: 3 (at most 5) and 7.

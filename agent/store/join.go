@@ -62,7 +62,9 @@ func (s *Store) Join(ctx context.Context, m Meta, req JoinRequest) (JoinReply, e
 		return JoinReply{}, err
 	}
 	if !present {
-		if err := s.change(ctx, s.node().AddNonvoter(raft.ServerID(req.ID), raft.ServerAddress(req.Addr), 0, s.cfg.WriteTimeout)); err != nil {
+		if err := s.change(ctx, func(r *raft.Raft) raft.Future {
+			return r.AddNonvoter(raft.ServerID(req.ID), raft.ServerAddress(req.Addr), 0, s.cfg.WriteTimeout)
+		}); err != nil {
 			return JoinReply{}, fmt.Errorf("add server: %w", err)
 		}
 		s.log.Info("added a server", "server", req.ID, "name", req.Name, "addr", req.Addr)
@@ -90,14 +92,14 @@ func (s *Store) admit(ctx context.Context, m Meta, req JoinRequest) (present boo
 	if req.Auto && !known && len(replaced) == 0 && len(servers) >= s.cfg.MaxServers {
 		return false, fmt.Errorf("%w: there are %d", ErrFull, len(servers))
 	}
-	if err := s.probe(ctx, req.ID, req.Addr); err != nil {
+	if err := s.probe(ctx, Server{ID: req.ID, Name: req.Name, Addr: req.Addr}); err != nil {
 		return false, refuse(ErrConflict, "address: the leader cannot reach server %s at %s: %v; give an address that other hosts can reach with RAFT_ADVERTISE", req.ID, req.Addr, err)
 	}
 	for _, sv := range replaced {
 		if sv.ID == s.disk.dir.id {
 			return false, refuse(ErrConflict, "name: %q at %s is the leader; give the new server its own RAFT_ID and address", sv.Name, sv.Addr)
 		}
-		if sv.Addr != req.Addr && s.cfg.Probe != nil && s.probe(ctx, sv.ID, sv.Addr) == nil {
+		if sv.Addr != req.Addr && s.cfg.Probe != nil && s.probe(ctx, sv) == nil {
 			return false, refuse(ErrConflict, "name: %q is taken by the server at %s, which is alive; give the new server its own RAFT_ID", sv.Name, sv.Addr)
 		}
 		if err := s.remove(ctx, m, sv.ID); err != nil {
@@ -108,11 +110,11 @@ func (s *Store) admit(ctx context.Context, m Meta, req JoinRequest) (present boo
 	return false, nil
 }
 
-func (s *Store) probe(ctx context.Context, id, addr string) error {
+func (s *Store) probe(ctx context.Context, sv Server) error {
 	if s.cfg.Probe == nil {
 		return nil
 	}
-	return s.cfg.Probe(ctx, id, addr)
+	return s.cfg.Probe(ctx, sv)
 }
 
 // putServer commits what is to know of a server, unless it is known.
@@ -145,7 +147,9 @@ func (s *Store) remove(ctx context.Context, m Meta, id string) error {
 	if !found {
 		return refuse(ErrNotFound, "server %s is not in the cluster", id)
 	}
-	if err := s.change(ctx, s.node().RemoveServer(raft.ServerID(id), 0, s.cfg.WriteTimeout)); err != nil {
+	if err := s.change(ctx, func(r *raft.Raft) raft.Future {
+		return r.RemoveServer(raft.ServerID(id), 0, s.cfg.WriteTimeout)
+	}); err != nil {
 		return fmt.Errorf("remove server: %w", err)
 	}
 	o, err := s.propose(ctx, &command{op: opRemoveServer, meta: Meta{Principal: m.Principal, Remote: m.Remote}, target: id})
@@ -162,19 +166,21 @@ func (s *Store) Transfer(ctx context.Context, id string) error {
 		return &NotLeaderError{Leader: s.Leader()}
 	}
 	if id == "" {
-		return s.change(ctx, s.node().LeadershipTransfer())
+		return s.change(ctx, func(r *raft.Raft) raft.Future { return r.LeadershipTransfer() })
 	}
 	for _, sv := range s.voters() {
 		if string(sv.ID) == id {
-			return s.change(ctx, s.node().LeadershipTransferToServer(sv.ID, sv.Address))
+			return s.change(ctx, func(r *raft.Raft) raft.Future {
+				return r.LeadershipTransferToServer(sv.ID, sv.Address)
+			})
 		}
 	}
 	return refuse(ErrNotFound, "server %s is not a voter of the cluster", id)
 }
 
 // change waits for a change of configuration or leadership.
-func (s *Store) change(ctx context.Context, f raft.Future) error {
-	if err := waitFuture(ctx, f); err != nil {
+func (s *Store) change(ctx context.Context, ask func(*raft.Raft) raft.Future) error {
+	if err := s.request(ctx, ask); err != nil {
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w: %w", ErrUnknown, err)
 		}

@@ -139,8 +139,8 @@ func TestJoinIsRefused(t *testing.T) {
 		c := newCluster(t)
 		c.conf = func(cfg *Config) {
 			cfg.MaxServers = 2
-			cfg.Probe = func(_ context.Context, id, addr string) error {
-				if alive[addr] != id {
+			cfg.Probe = func(_ context.Context, sv Server) error {
+				if alive[sv.Addr] != sv.ID {
 					return errors.New("somebody else answers")
 				}
 				return nil
