@@ -22,7 +22,7 @@ func (q *query) chase(ctx context.Context, m *dns.Msg, a *answer.Answer) (rcode 
 		return dns.RcodeServerFailure, false
 	}
 	ctx = context.WithValue(ctx, dnsserver.LoopKey{}, depth+1)
-	reply, err := upstream.New().Lookup(ctx, *q.state, a.Alias, q.typ)
+	reply, err := upstream.New().Lookup(ctx, q.state, a.Alias, q.typ)
 	switch {
 	case err != nil || reply == nil:
 	case reply.Rcode == dns.RcodeNameError, reply.Rcode == dns.RcodeSuccess && len(reply.Answer) == 0:

@@ -42,7 +42,7 @@ func (f *Fluid) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	if z == nil {
 		return plugin.NextOrFailure(f.Name(), f.Next, ctx, w, r)
 	}
-	q := query{Fluid: f, state: &state, zone: z, name: qname, typ: r.Question[0].Qtype, engine: f.engine.Load()}
+	q := query{Fluid: f, state: state, zone: z, name: qname, typ: r.Question[0].Qtype, engine: f.engine.Load()}
 	return q.serve(ctx)
 }
 
@@ -63,7 +63,7 @@ func (f *Fluid) zone(qname string) *served {
 // query is one query for a name in one of the zones.
 type query struct {
 	*Fluid
-	state  *request.Request
+	state  request.Request
 	zone   *served
 	name   string // lower case
 	typ    uint16
@@ -150,11 +150,18 @@ func (e *engine) answer(z *served, name string, typ uint16) *answer.Answer {
 	if k := e.answers.Get(key); k != nil && e.current(k) {
 		return k.Answer
 	}
+	if k := e.denials.Get(key); k != nil && e.current(k) {
+		return k.Answer
+	}
 	epoch := e.epoch.Load() // before looking at the data
 	a := z.Answer(name, typ, e)
 	switch {
-	case !a.Costly:
-	case a.Positive():
+	case a.Missing:
+		// Names that do not exist are found out quickly and asked for at
+		// random; keeping them would only drive out others.
+	case !a.Positive():
+		e.denials.Put(key, e.keep(a, epoch))
+	case a.Costly:
 		e.answers.Put(key, e.keep(a, epoch))
 	}
 	return a

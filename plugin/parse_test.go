@@ -195,3 +195,11 @@ func TestMergeSettings(t *testing.T) {
 		t.Errorf("error %v, want one about capacity", err)
 	}
 }
+
+// newTestController returns a controller for a block of example.org.
+func newTestController(t testing.TB) *caddy.Controller {
+	t.Helper()
+	c := caddy.NewTestController("dns", "fluid")
+	c.ServerBlockKeys = []string{"dns://example.org.:53"}
+	return c
+}
