@@ -25,7 +25,6 @@ type testCluster struct {
 	mu    sync.Mutex // guards what follows
 	nodes map[string]*node
 	cut   map[[2]string]bool // from, to: by name
-	stuck map[string]chan struct{}
 }
 
 // node is a server by name; its directory can outlive several stores.
@@ -39,7 +38,7 @@ type node struct {
 func newCluster(t *testing.T, names ...string) *testCluster {
 	c := &testCluster{
 		t: t, root: t.TempDir(), conf: func(*Config) {}, log: slog.DiscardHandler,
-		nodes: map[string]*node{}, cut: map[[2]string]bool{}, stuck: map[string]chan struct{}{},
+		nodes: map[string]*node{}, cut: map[[2]string]bool{},
 	}
 	t.Cleanup(c.stop)
 	for i, name := range names {
@@ -116,11 +115,13 @@ func (c *testCluster) join(name string) {
 	}
 }
 
-func (c *testCluster) tryJoin(name string) error {
+func (c *testCluster) tryJoin(name string) error { return c.tryJoinFor(name, 200) }
+
+func (c *testCluster) tryJoinFor(name string, tries int) error {
 	s := c.node(name)
 	req := JoinRequest{ServerInfo: s.self(), Addr: name, ClusterID: s.State().ClusterID()}
 	var err error
-	for range 200 {
+	for range tries {
 		if l := c.leader(); l != nil {
 			if _, err = l.Join(c.t.Context(), Meta{}, req); err == nil || !errors.Is(err, ErrUnavailable) {
 				return err

@@ -71,6 +71,8 @@ type Config struct {
 	// trailingLogs replaces the number of entries kept behind a snapshot; for
 	// tests that need a follower to fall behind it.
 	trailingLogs *uint64
+	// planted breaks the store before it starts; for tests that must notice.
+	planted func(*Store)
 }
 
 func (c *Config) setDefaults() error {

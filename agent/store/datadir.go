@@ -41,7 +41,7 @@ func openDir(path string) (*dataDir, error) {
 		return nil, err
 	}
 	d := &dataDir{path: path, lock: lock}
-	if err := d.identify(); err != nil {
+	if err := d.readID(); err != nil {
 		d.close()
 		return nil, err
 	}
@@ -81,25 +81,39 @@ func writePID(lock *os.File) error {
 	return err
 }
 
-// identify reads the server id, and makes one for a directory without state.
-// A directory with a log and no id must not get a new one: under another
-// identity the server would forget what it has acknowledged.
-func (d *dataDir) identify() error {
+const resetFix = "restore the file, or wipe the directory with fluid-agent reset and join again"
+
+// readID reads the server id; a directory without one has none yet. An id
+// without a log is refused: the server would vote as one that has forgotten
+// what it acknowledged.
+func (d *dataDir) readID() error {
 	path := filepath.Join(d.path, idFile)
 	b, err := os.ReadFile(path)
-	if err == nil {
-		id, err := parseServerID(string(b))
-		if err != nil {
-			return fmt.Errorf("%w: %s does not hold a server id; restore the file, or wipe the directory with fluid-agent reset and join again", ErrCorrupt, path)
-		}
-		d.id = id
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		return fmt.Errorf("read server id: %w", err)
 	}
-	if _, err := os.Stat(filepath.Join(d.path, walDir)); err == nil {
-		return fmt.Errorf("%w: %s is missing beside a log; restore the file, or wipe the directory with fluid-agent reset and join again", ErrCorrupt, path)
+	if d.id, err = parseServerID(string(b)); err != nil {
+		return fmt.Errorf("%w: %s does not hold a server id; %s", ErrCorrupt, path, resetFix)
+	}
+	if _, err := os.Stat(filepath.Join(d.path, walDir, metaFile)); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: the log is missing beside %s; %s", ErrCorrupt, path, resetFix)
+	}
+	return nil
+}
+
+// makeID gives a directory without state a server id. fresh tells whether the
+// log beside it was never used: a used one must not get a new id, or the server
+// would forget what it has acknowledged.
+func (d *dataDir) makeID(fresh bool) error {
+	if d.id != "" {
+		return nil
+	}
+	path := filepath.Join(d.path, idFile)
+	if !fresh {
+		return fmt.Errorf("%w: %s is missing beside a log; %s", ErrCorrupt, path, resetFix)
 	}
 	var raw [16]byte
 	_, _ = rand.Read(raw[:]) // never fails

@@ -70,7 +70,7 @@ func (s *Store) executeOnce(ctx context.Context, c *command) (outcome, error) {
 		return s.executeHere(ctx, c)
 	}
 	leader := s.Leader()
-	if leader.ID == "" || leader.ID == s.disk.dir.id || s.cfg.Forwarder == nil {
+	if leader.ID == "" || leader.ID == s.disk.dir.id || leader.HTTP == "" || s.cfg.Forwarder == nil {
 		return outcome{}, &NotLeaderError{Leader: leader}
 	}
 	p, err := s.ask(ctx, leader, requestWrite, string(c.append(nil)))
@@ -203,7 +203,7 @@ func (s *Store) readPosition(ctx context.Context) (record.Position, error) {
 		return s.readHere(ctx)
 	}
 	leader := s.Leader()
-	if leader.ID == "" || leader.ID == s.disk.dir.id || s.cfg.Forwarder == nil {
+	if leader.ID == "" || leader.ID == s.disk.dir.id || leader.HTTP == "" || s.cfg.Forwarder == nil {
 		return record.Position{}, &NotLeaderError{Leader: leader}
 	}
 	p, err := s.ask(ctx, leader, requestRead, "")

@@ -58,6 +58,13 @@ func openDisk(cfg *Config) (_ *disk, err error) {
 	if d.snaps, d.state, snapIndex, err = openSnapshots(cfg.Dir, cfg.SnapshotRetain, cfg.Logger); err != nil {
 		return nil, err
 	}
+	used, err := raft.HasExistingState(d.log, d.log, d.snaps)
+	if err != nil {
+		return nil, fmt.Errorf("%w: read log: %w", ErrCorrupt, err)
+	}
+	if err := d.dir.makeID(!used); err != nil {
+		return nil, err
+	}
 	return d, d.replay(snapIndex)
 }
 

@@ -54,11 +54,11 @@ func TestDamagedDirectory(t *testing.T) {
 	}{
 		{"server id garbled", func(t *testing.T, dir string) { write(t, dir, idFile, "nonsense") }, ErrCorrupt, "server-id"},
 		{"server id missing", func(t *testing.T, dir string) { remove(t, dir, idFile) }, ErrCorrupt, "server-id is missing"},
-		{"log missing", func(t *testing.T, dir string) { remove(t, dir, walDir) }, ErrCorrupt, "tail is lost"},
+		{"log missing", func(t *testing.T, dir string) { remove(t, dir, walDir) }, ErrCorrupt, "log is missing"},
 		{"log metadata garbled", func(t *testing.T, dir string) { write(t, dir, walDir+"/meta", "nonsense") }, ErrCorrupt, walDir},
 		{"log segment cut", func(t *testing.T, dir string) { truncate(t, one(t, dir, walDir+"/*.wal"), 200) }, ErrCorrupt, "tail is lost"},
 		{"log segment missing", func(t *testing.T, dir string) { remove(t, "", one(t, dir, walDir+"/*.wal")) }, ErrCorrupt, "tail is lost"},
-		{"log metadata missing", func(t *testing.T, dir string) { remove(t, dir, walDir+"/meta") }, ErrCorrupt, walDir},
+		{"log metadata missing", func(t *testing.T, dir string) { remove(t, dir, walDir+"/meta") }, ErrCorrupt, "log is missing"},
 		{"log metadata cut to one copy", func(t *testing.T, dir string) { truncate(t, filepath.Join(dir, walDir, "meta"), slotSize) }, nil, ""},
 		{"snapshot garbled, log whole", func(t *testing.T, dir string) { flip(t, one(t, dir, snapshotDir+"/*.snap"), 400) }, nil, ""},
 		{"snapshot metadata garbled, log whole", func(t *testing.T, dir string) { flip(t, one(t, dir, snapshotDir+"/*.snap"), 30) }, nil, ""},

@@ -135,22 +135,28 @@ func (s *Store) submit(batch []*proposal) {
 		answer(kept, nil, err)
 		return
 	}
+	if !s.gate.enter() {
+		free()
+		answer(kept, nil, fmt.Errorf("%w: raft is stopping", ErrUnavailable))
+		return
+	}
 	f := s.node().Apply(e.append(nil), s.cfg.WriteTimeout)
-	s.loops.Go(func() {
-		err := f.Error()
+	go func() {
+		response, err := s.committed(f, kept)
+		s.gate.leave()
 		free()
 		if err != nil {
 			answer(kept, nil, s.outcomeOf(err))
 			return
 		}
-		switch r := f.Response().(type) {
+		switch r := response.(type) {
 		case []outcome:
 			answer(kept, r, nil)
 		case error:
 			// Committed, but not applied by this version.
 			answer(kept, nil, fmt.Errorf("%w: %w", ErrUnknown, r))
 		}
-	})
+	}()
 }
 
 func answer(batch []*proposal, outcomes []outcome, err error) {

@@ -22,7 +22,7 @@ func (s *Store) barrier(ctx context.Context) error {
 	}
 	term := s.node().CurrentTerm()
 	index := s.node().CommitIndex()
-	if err := waitFuture(ctx, s.node().VerifyLeader()); err != nil {
+	if err := s.verify(ctx); err != nil {
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w: verify leadership: %w", ErrUnavailable, err)
 		}

@@ -164,6 +164,7 @@ func (s *Store) restart(why string) {
 		return
 	}
 	s.log.Warn("restarting raft", "reason", why)
+	s.gate.shut()
 	if err := s.node().Shutdown().Error(); err != nil {
 		_ = s.fsm.fail(fmt.Errorf("restart raft: %w", err))
 		return
@@ -178,6 +179,7 @@ func (s *Store) restart(why string) {
 		_ = s.fsm.fail(fmt.Errorf("restart raft: %w", err))
 		return
 	}
+	s.gate.open()
 	s.restarts.Add(1)
 	s.hasten()
 }

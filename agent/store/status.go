@@ -92,3 +92,6 @@ func (s *Store) Leader() Server {
 
 // IsLeader reports whether this server leads and takes writes.
 func (s *Store) IsLeader() bool { return s.leading.Load() }
+
+// Self returns what the others are to know of this server, for a JoinRequest.
+func (s *Store) Self() ServerInfo { return s.self() }

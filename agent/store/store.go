@@ -29,11 +29,17 @@ type Store struct {
 	queue    chan *proposal
 	slots    chan struct{} // one per entry that Raft works on
 
+	// What acknowledged writes and linearizable reads rest on. Tests replace
+	// them with wrong ones and see that they are found out.
+	verify    func(context.Context) error
+	committed func(raft.ApplyFuture, []*proposal) (any, error)
+
 	ctx       context.Context // ends with Close
 	cancel    context.CancelFunc
 	loops     sync.WaitGroup
 	stopped   chan struct{} // closed when the state machine stops
 	changeMu  sync.Mutex    // one change of the configuration at a time
+	gate      gate          // of requests to Raft
 	restartMu sync.Mutex    // Raft is started and stopped by one at a time
 	restarts  atomic.Uint64
 	closeOnce sync.Once
@@ -45,6 +51,18 @@ func newStore(cfg Config, d *disk, p *peers) *Store {
 		cfg: cfg, log: cfg.Logger, disk: d, peers: p, fsm: newFSM(),
 		leaderCh: make(chan bool, 16), queue: make(chan *proposal), slots: make(chan struct{}, maxInFlight),
 		stopped: make(chan struct{}),
+	}
+	s.verify = func(ctx context.Context) error {
+		return s.request(ctx, func(r *raft.Raft) raft.Future { return r.VerifyLeader() })
+	}
+	s.committed = func(f raft.ApplyFuture, _ []*proposal) (any, error) {
+		if err := f.Error(); err != nil {
+			return nil, err
+		}
+		return f.Response(), nil
+	}
+	if cfg.planted != nil {
+		cfg.planted(s)
 	}
 	d.log.guard.stalled = s.onStall
 	s.fsm.stuck = func() {
@@ -74,13 +92,14 @@ func (s *Store) Close() error { return s.close(true) }
 func (s *Store) close(handOver bool) error {
 	s.closeOnce.Do(func() {
 		if handOver && s.node().State() == raft.Leader && len(s.voters()) > 1 {
-			if err := s.node().LeadershipTransfer().Error(); err != nil {
+			if err := s.Transfer(s.ctx, ""); err != nil {
 				s.log.Warn("could not hand over leadership before stopping", "error", err)
 			}
 		}
 		s.cancel()
 		s.disk.log.guard.release()
 		s.restartMu.Lock()
+		s.gate.shut()
 		err := s.node().Shutdown().Error()
 		s.restartMu.Unlock()
 		s.loops.Wait()
@@ -204,7 +223,7 @@ func (s *Store) lead() (stop func()) {
 // takeOffice waits until everything earlier leaders committed is applied here,
 // makes the cluster if it is new, and commits what is to know of this server.
 func (s *Store) takeOffice(ctx context.Context) error {
-	if err := waitFuture(ctx, s.node().Barrier(0)); err != nil {
+	if err := s.request(ctx, func(r *raft.Raft) raft.Future { return r.Barrier(0) }); err != nil {
 		return err
 	}
 	if !s.State().Initialized() {
@@ -255,17 +274,5 @@ func (s *Store) expireLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-	}
-}
-
-// waitFuture waits for a Raft future no longer than ctx.
-func waitFuture(ctx context.Context, f raft.Future) error {
-	done := make(chan error, 1)
-	go func() { done <- f.Error() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
