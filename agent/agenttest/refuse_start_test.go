@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/miekg/dns"
 )
 
 // Exit codes of fluid-agent.
@@ -233,5 +235,43 @@ func TestSocketOfAnotherUser(t *testing.T) {
 		h.alive(coredns)
 		out := coredns.out.String()
 		return strings.Contains(out, h.socket) && strings.Contains(out, fmt.Sprintf("uid %d", os.Geteuid()))
+	})
+}
+
+// TestCoreDNSOfAnotherUser: whom the mode of the socket's group lets in gets
+// the feed, and whom only the mode lets in is told that this is not enough.
+func TestCoreDNSOfAnotherUser(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.startAgent()
+	h.register("checkout", "10.0.0.9")
+	corefile := h.writeCorefile("startup_timeout 100ms")
+
+	member := unprivileged()
+	if member != nil {
+		member.Credential.Groups = []uint32{uint32(os.Getegid())} //nolint:gosec // a group id
+	}
+	coredns := start(t, member, h.env(), filepath.Join(bin, "coredns"), "-conf", corefile)
+	eventually(t, "a member of the group is answered", func() bool {
+		h.alive(coredns)
+		return resolves(h.dns, "checkout"+zone, "10.0.0.9")
+	})
+	coredns.kill()
+
+	if os.Geteuid() != 0 {
+		return // there is no other user to be
+	}
+	dir := filepath.Dir(h.socket)
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(h.socket, 0o666)); err != nil { //nolint:gosec // the mistake that is tested
+		t.Fatal(err)
+	}
+	coredns = start(t, unprivileged(), h.env(), filepath.Join(bin, "coredns"), "-conf", corefile)
+	eventually(t, "CoreDNS says why", func() bool {
+		h.alive(coredns)
+		return strings.Contains(coredns.out.String(), "uid 65534 gid 65534") && strings.Contains(coredns.out.String(), "may not use the feed socket")
+	})
+	eventually(t, "a stranger has nothing to answer with", func() bool {
+		r, err := ask(h.dns, "checkout"+zone, typeA)
+		return err == nil && r.Rcode == dns.RcodeServerFailure
 	})
 }

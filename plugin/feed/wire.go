@@ -199,5 +199,5 @@ type refusedError struct {
 	msg  string
 }
 
-func (e *refusedError) Error() string { return "agent: " + e.msg }
+func (e *refusedError) Error() string { return "refused: " + e.msg }
 func (e *refusedError) Unwrap() error { return e.kind }
