@@ -360,7 +360,7 @@ func TestBusy(t *testing.T) {
 			t.Errorf("client above the limit: got %q, want one refusal", third.states)
 		}
 		stop3()
-		pass(5 * time.Second)
+		pass(2 * maxRetry)
 		wantSynced(t, src, third)
 		if got := srv.Stats().Sessions; got != 3 {
 			t.Errorf("sessions: got %d, want 3", got)
