@@ -48,17 +48,23 @@ func (st *stream) notify() {
 }
 
 // stop ends the stream: the writer says why and closes its direction, the
-// reader takes what is still on the way for the linger time. Only the first
-// reason counts.
+// reader takes what is still on the way. That takes the linger time at most,
+// or, for a stream that another one replaces, as long as a write may. Only the
+// first reason counts.
 func (st *stream) stop(r Reason) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.reason != ReasonNone {
+	end := linger
+	if st.reason == ReasonNone {
+		st.reason = r
+		close(st.stopped)
+		if r == ReasonDuplicate || r == ReasonReplaced || st.bye == ReasonDuplicate || st.bye == ReasonReplaced {
+			end = st.owner.cfg.WriteTimeout
+		}
+	} else if r != ReasonClosed {
 		return
 	}
-	st.reason = r
-	close(st.stopped)
-	st.SetDeadline(time.Now().Add(linger)) //nolint:errcheck // a closed connection needs none
+	st.SetDeadline(time.Now().Add(end)) //nolint:errcheck // a closed connection needs none
 }
 
 // extend sets a deadline for the next read or write unless the stream was

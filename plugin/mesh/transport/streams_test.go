@@ -301,6 +301,7 @@ func TestUpAndDown(t *testing.T) {
 	if got := <-events; got != "up b" {
 		t.Errorf("event %q, want up b", got)
 	}
+	eventually(t, "the stream is open at both", func() bool { return b.total() == 1 })
 	b.Streams.Disconnect("a")
 	if got := <-events; got != "down b remote" {
 		t.Errorf("event %q, want down b remote", got)
