@@ -3,6 +3,7 @@ package agenttest
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -217,6 +218,10 @@ func TestSnapshotFileDamaged(t *testing.T) {
 	h.register("checkout", "10.0.0.9")
 	h.startDNS("snapshot " + file)
 	eventually(t, "the registration is answered", func() bool { return resolves(h.dns, "checkout"+zone, "10.0.0.9") })
+	eventually(t, "the file is written", func() bool { // after the answer is visible, so that the disk delays no answer
+		info, err := os.Stat(file)
+		return err == nil && info.Size() > 0
+	})
 	h.agent.kill()
 	h.coredns.kill()
 	damage(t, file)
