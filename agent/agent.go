@@ -13,10 +13,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fluid-sd/fluid/agent/api"
+	"github.com/fluid-sd/fluid/agent/raftnet"
 	"github.com/fluid-sd/fluid/agent/store"
 	"github.com/fluid-sd/fluid/plugin/feed"
 	"github.com/fluid-sd/fluid/plugin/record"
@@ -31,18 +31,22 @@ type Agent struct {
 	log  *slog.Logger
 	http http.Handler
 
-	store *store.Store
-	view  *view
-	feed  *feed.Server
+	store  *store.Store
+	opened atomic.Pointer[store.Store] // the same, for Raft's connections, which come before
+	layer  *raftnet.Layer
+	peers  *peers
+	view   *view
+	feed   *feed.Server
 
-	httpURL       string
+	raftAddr      string // that other servers are told
+	httpURL       string // that other agents are told
 	socket, admin string
-	failed        chan error // the first failure of a background part
+	handler       atomic.Pointer[http.Handler] // nil while state is restored
+	failed        chan error                   // the first failure of a background part
+	stopping      chan struct{}                // closed when Stop begins
+	undo          stack
 	stopOnce      sync.Once
 	stopped       error
-	undo          stack
-	background    sync.WaitGroup
-	handler       atomic.Pointer[http.Handler] // nil while state is restored
 }
 
 // Start opens the data directory, restores its state, listens, and serves.
@@ -53,7 +57,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Agent, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, log: log, failed: make(chan error, 1)}
+	a := &Agent{cfg: cfg, log: log, failed: make(chan error, 1), stopping: make(chan struct{})}
 	if err := a.start(ctx); err != nil {
 		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()
@@ -79,11 +83,11 @@ func (a *Agent) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	scheme := "http"
-	if a.cfg.TLSCertFile != "" {
-		scheme = "https"
+	if a.peers, err = newPeers(&a.cfg); err != nil {
+		return err
 	}
-	a.httpURL = scheme + "://" + httpL.Addr().String()
+	a.undo.push("connections to other agents", func(context.Context) error { a.peers.close(); return nil })
+	a.httpURL = a.baseURL(httpL.Addr().String())
 	if err := a.serveHTTP(httpL, adminL); err != nil { // answers "restoring" until the store is open
 		return err
 	}
@@ -105,6 +109,18 @@ func (a *Agent) start(ctx context.Context) error {
 	return nil
 }
 
+// baseURL returns what other agents are told of the HTTP interface.
+func (a *Agent) baseURL(bound string) string {
+	addr := a.cfg.HTTPAdvertise
+	if addr == "" {
+		addr = bound
+	}
+	if a.cfg.TLSCertFile != "" {
+		return "https://" + addr
+	}
+	return "http://" + addr
+}
+
 func (a *Agent) listenSockets() (feedL, adminL net.Listener, err error) {
 	path, id := a.cfg.SocketOrDefault(), a.cfg.RaftID()
 	feedL, err = listenSocket(path, a.cfg.Socket == "", id, a.log)
@@ -119,34 +135,6 @@ func (a *Agent) listenSockets() (feedL, adminL net.Listener, err error) {
 	a.undo.push("admin socket", func(context.Context) error { return ignoreClosed(adminL.Close()) })
 	a.socket, a.admin = feedL.Addr().String(), adminL.Addr().String()
 	return feedL, adminL, nil
-}
-
-func (a *Agent) openStore(dir string, raftL net.Listener) error {
-	advertise := raftL.Addr()
-	if a.cfg.Raft.Advertise != "" {
-		addr, err := net.ResolveTCPAddr("tcp", a.cfg.Raft.Advertise)
-		if err != nil {
-			return &ConfigError{"raft_advertise", a.cfg.Raft.Advertise, "does not resolve: " + err.Error(), "use HOST:PORT"}
-		}
-		advertise = addr
-	}
-	s, err := store.Open(store.Config{
-		Dir: dir, Logger: a.log.With("part", "store"),
-		Transport: func(string) (raft.Transport, error) { return raftTransport(raftL, advertise), nil },
-		Name:      a.cfg.RaftID(), HTTP: a.httpURL, Zone: a.cfg.Zone, Version: record.Version,
-		Bootstrap:        a.cfg.ShouldBootstrap(),
-		SnapshotInterval: a.cfg.Raft.SnapshotInterval, SnapshotThreshold: a.cfg.Raft.SnapshotThreshold,
-	})
-	if err != nil {
-		return err
-	}
-	a.store = s
-	a.undo.push("store", func(context.Context) error { return s.Close() })
-	a.view = newView(s, a.log)
-	ctx, cancel := context.WithCancel(context.Background())
-	a.background.Go(func() { a.view.run(ctx) })
-	a.undo.push("view", func(context.Context) error { cancel(); a.background.Wait(); return nil })
-	return nil
 }
 
 func (a *Agent) serveFeed(l net.Listener) error {
@@ -222,7 +210,8 @@ func (a *Agent) openHandler() error {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	a.http = api.New(api.Config{
-		Writer: a.store, View: a.view, State: a.store.State, Raft: a.raft, Ready: a.ready,
+		Writer: a.store, View: a.view, Cluster: a.store, State: a.store.State, Raft: a.raft, Ready: a.ready,
+		Everywhere: a.everywhere, Local: a.local, JoinSecret: a.cfg.Raft.JoinSecret, Stopping: a.stopping,
 		Metrics: reg, Gatherer: prometheus.Gatherers{reg, shared},
 		Node: a.cfg.NodeName(), Version: record.Version, Token: a.cfg.Token, Log: a.log, Now: time.Now,
 	})
@@ -255,7 +244,10 @@ func (a *Agent) Admin() string  { return a.admin }
 // ends; a part that is stuck is left behind. Later calls return what the first
 // one did.
 func (a *Agent) Stop(ctx context.Context) error {
-	a.stopOnce.Do(func() { a.stopped = a.undo.unwind(ctx) })
+	a.stopOnce.Do(func() {
+		close(a.stopping)
+		a.stopped = a.undo.unwind(ctx)
+	})
 	return a.stopped
 }
 

@@ -36,12 +36,17 @@ type Config struct {
 	ServicesDir string `koanf:"services_dir"` // directory of local instances; empty: none
 
 	HTTPBind string `koanf:"http_bind"` // host:port; empty: DefaultHTTPBind, or the next free port
+	// HTTPAdvertise is where other agents reach HTTPBind; empty: the same.
+	HTTPAdvertise string `koanf:"http_advertise"`
 	// Token guards the HTTP interface of HTTPBind; empty: open, which is
 	// accepted on a loopback address only, unless Insecure.
 	Token string `koanf:"token"`
 	// Certificate and key of the HTTP interface, PEM files; empty: plain HTTP.
 	TLSCertFile string `koanf:"tls_cert_file"`
 	TLSKeyFile  string `koanf:"tls_key_file"`
+	// TLSCAFile holds the authorities of other agents' certificates, PEM;
+	// empty: those of the system.
+	TLSCAFile string `koanf:"tls_ca_file"`
 	// Insecure lifts the rule that an address other hosts can reach needs keys.
 	Insecure bool `koanf:"insecure"`
 
@@ -136,7 +141,7 @@ func (c *Config) Validate() error {
 	label("gossip_node", c.Gossip.Node)
 	for key, addr := range map[string]string{
 		"http_bind": c.HTTPBind, "raft_bind": c.Raft.Bind, "gossip_bind": c.Gossip.Bind,
-		"raft_advertise": c.Raft.Advertise, "gossip_advertise": c.Gossip.Advertise,
+		"raft_advertise": c.Raft.Advertise, "gossip_advertise": c.Gossip.Advertise, "http_advertise": c.HTTPAdvertise,
 	} {
 		if addr == "" {
 			continue
@@ -157,6 +162,16 @@ func (c *Config) Validate() error {
 		if _, err := netip.ParsePrefix(s); err != nil {
 			bad(fmt.Sprintf("gossip_allow[%d]", i), s, "is not a network", "use a CIDR such as 10.0.0.0/8")
 		}
+	}
+	for _, b := range []struct{ key, bind, advertise string }{
+		{"http", c.HTTPBind, c.HTTPAdvertise}, {"raft", c.Raft.Bind, c.Raft.Advertise},
+	} {
+		if host, _, err := net.SplitHostPort(b.bind); err == nil && b.advertise == "" && isUnspecified(host) {
+			bad(b.key+"_advertise", "", "is missing, and "+b.bind+" says not where others reach it", "set it to HOST:PORT of this host")
+		}
+	}
+	if c.Raft.Role == "client" {
+		bad("raft", c.Raft.Role, "needs a mesh, which is not built into this version", "use server or auto")
 	}
 	errs = append(errs, c.validateGossip()...)
 	errs = append(errs, c.validateSecurity()...)
@@ -316,6 +331,11 @@ func checkHostPort(addr string) error {
 		return fmt.Errorf("port %q is not a number from 0 to 65535", port)
 	}
 	return nil
+}
+
+func isUnspecified(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return host == "" || err == nil && a.IsUnspecified()
 }
 
 // isLoopback reports whether only this host can reach addr. A name other than

@@ -151,12 +151,17 @@ func TestValidate(t *testing.T) {
 		{"join URL", func(c *agent.Config) { c.Raft.JoinURL = "127.0.0.1:18080" }, "raft_join_url"},
 		{"key", func(c *agent.Config) { c.Gossip.KeyHex = "secret" }, "gossip_key_hex[0]"},
 		{"CIDR", func(c *agent.Config) { c.Gossip.Allow = []string{"10.0.0.0"} }, "gossip_allow[0]"},
-		{"open HTTP", func(c *agent.Config) { c.HTTPBind = ":18080" }, "http_bind"},
-		{"open HTTP with a token alone", func(c *agent.Config) { c.HTTPBind, c.Token = "0.0.0.0:18080", "x" }, "http_bind"},
+		{"open HTTP", func(c *agent.Config) { c.HTTPBind = "10.0.0.1:18080" }, "http_bind"},
+		{"open HTTP with a token alone", func(c *agent.Config) { c.HTTPBind, c.Token = "10.0.0.1:18080", "x" }, "http_bind"},
 		{"open HTTP with keys", func(c *agent.Config) {
-			c.HTTPBind, c.Token, c.TLSCertFile, c.TLSKeyFile = "0.0.0.0:18080", "x", "a", "b"
+			c.HTTPBind, c.Token, c.TLSCertFile, c.TLSKeyFile = "10.0.0.1:18080", "x", "a", "b"
 		}, ""},
-		{"open HTTP accepted", func(c *agent.Config) { c.HTTPBind, c.Insecure = "0.0.0.0:18080", true }, ""},
+		{"open HTTP accepted", func(c *agent.Config) { c.HTTPBind, c.Insecure = "10.0.0.1:18080", true }, ""},
+		{"every address", func(c *agent.Config) { c.HTTPBind, c.Insecure = ":18080", true }, "http_advertise"},
+		{"every address, advertised", func(c *agent.Config) {
+			c.Raft.Bind, c.Raft.Advertise, c.Insecure = "0.0.0.0:11000", "10.0.0.1:11000", true
+		}, ""},
+		{"client", func(c *agent.Config) { c.Raft.Role = "client" }, "raft"},
 		{"open raft", func(c *agent.Config) { c.Raft.Bind = "10.0.0.1:11000" }, "raft_bind"},
 		{"IPv6 loopback", func(c *agent.Config) { c.HTTPBind, c.Raft.Bootstrap = "[::1]:18080", &yes }, ""},
 	} {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/fluid-sd/fluid/agent/api"
-	"github.com/fluid-sd/fluid/agent/store"
 )
 
 // raft describes consensus for the HTTP interface.
@@ -17,19 +16,9 @@ func (a *Agent) raft() api.Raft {
 		Servers: make([]api.RaftServer, len(st.Servers)),
 	}
 	for i, s := range st.Servers {
-		out.Servers[i] = raftServer(s)
+		out.Servers[i] = api.RaftServerOf(s)
 	}
 	return out
-}
-
-func raftServer(s store.Server) api.RaftServer {
-	suffrage := "nonvoter"
-	if s.Voter {
-		suffrage = "voter"
-	}
-	return api.RaftServer{
-		ID: s.ID, Name: s.Name, Addr: s.Addr, Suffrage: suffrage, Leader: s.Leader, Healthy: s.Healthy,
-	}
 }
 
 // ready says why the agent is not ready, and what an operator should look at.

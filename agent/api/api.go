@@ -54,14 +54,40 @@ type ViewStatus struct {
 	Age      time.Duration   // since it was last known to be current
 }
 
+// Cluster is the part of consensus that other servers and operators ask for.
+// Methods that only the leader can do return a *store.NotLeaderError elsewhere.
+type Cluster interface {
+	// Join takes a server in; leader only.
+	Join(ctx context.Context, m store.Meta, req store.JoinRequest) (store.JoinReply, error)
+	// Remove removes a server by its random id; leader only.
+	Remove(ctx context.Context, m store.Meta, id string) error
+	// Transfer hands leadership over; leader only.
+	Transfer(ctx context.Context, id string) error
+	// Serve answers a write or read that another server forwarded.
+	Serve(ctx context.Context, request []byte) (reply []byte, err error)
+	// Linearizable returns a state that holds every write acknowledged before.
+	Linearizable(ctx context.Context) (store.State, error)
+	// Changed returns a channel that is closed once the applied position is
+	// beyond after.
+	Changed(after record.Position) <-chan struct{}
+	// WaitApplied blocks until a position is applied here.
+	WaitApplied(ctx context.Context, pos record.Position) error
+}
+
 // Config is what a Handler asks and how it guards itself.
 type Config struct {
-	Writer Writer
-	View   View
+	Writer  Writer
+	View    View
+	Cluster Cluster
 	// State returns what this agent has applied.
 	State func() store.State
 	// Raft describes consensus.
 	Raft func() Raft
+	// Everywhere blocks until every DNS member of the cluster has applied pos,
+	// or ctx ends, and says which have not.
+	Everywhere func(ctx context.Context, pos record.Position) Spread
+	// Local is the same for the members at this agent's own socket.
+	Local func(ctx context.Context, pos record.Position) Spread
 	// Ready returns why the agent is not ready, and what an operator should
 	// look at besides, by check.
 	Ready func() (reasons []string, checks map[string]string)
@@ -73,8 +99,14 @@ type Config struct {
 	Version  string
 	// Token guards everything but /healthz and /readyz. Empty: open.
 	Token string
-	Log   *slog.Logger
-	Now   func() time.Time
+	// JoinSecret admits servers, besides Token, to what servers ask of each
+	// other. Empty, with an empty Token: anyone who can connect.
+	JoinSecret string
+	// Stopping is closed when the agent begins to stop: requests that wait for
+	// a change are answered then.
+	Stopping <-chan struct{}
+	Log      *slog.Logger
+	Now      func() time.Time
 }
 
 // maxBody bounds the body of every request, in bytes: a batch of 512 KiB takes
@@ -95,6 +127,7 @@ func New(cfg Config) http.Handler {
 	s.serviceOps()
 	s.overlayOps()
 	s.raftOps()
+	s.peerOps(mux)
 	s.healthOps(mux)
 	mux.HandleFunc("/", notFound(mux))
 	return s.guard(mux)
@@ -154,28 +187,16 @@ type ReadHeaders struct {
 	Age        int64  `header:"Age" doc:"Seconds since this was last known to be current."`
 }
 
-// readable returns the headers of a read, or ErrUnsynced: an agent that does
-// not know its state yet says so instead of answering that nothing exists.
-func (s *server) readable() (ReadHeaders, error) {
-	st := s.View.Status()
-	if !st.Synced {
-		return ReadHeaders{}, toProblem(ErrUnsynced, "")
-	}
-	return ReadHeaders{
-		Index: st.Position.Index, Generation: st.Position.Generation,
-		Stale: st.Stale, Age: int64(st.Age / time.Second),
-	}, nil
-}
-
 // WriteParams holds the parameters of every write. It is exported because huma
 // fills in exported fields only; so are the types below.
 type WriteParams struct {
 	IdempotencyKey string `header:"Idempotency-Key" maxLength:"128" doc:"A repeated write with this key returns the first one's result, for at least 15 minutes."`
 	IfMatch        string `header:"If-Match" doc:"Index that the thing to change must have; 0: it must not exist yet."`
 	Wait           string `query:"wait" enum:"committed,everywhere" default:"committed" doc:"everywhere: until every DNS member has applied it."`
-	Timeout        string `query:"timeout" default:"5s" doc:"How long to wait, a Go duration."`
+	Timeout        string `query:"timeout" default:"5s" doc:"How long to wait for everywhere, a Go duration."`
 
-	meta store.Meta
+	meta    store.Meta
+	timeout time.Duration
 }
 
 // Resolve checks the parameters and fills in who asks.
@@ -191,7 +212,9 @@ func (in *WriteParams) Resolve(ctx huma.Context) []error {
 		in.meta.IfMatch = &n
 	}
 	if in.Timeout != "" {
-		if d, err := time.ParseDuration(in.Timeout); err != nil || d <= 0 || d > time.Minute {
+		d, err := time.ParseDuration(in.Timeout)
+		in.timeout = d
+		if err != nil || d <= 0 || d > time.Minute {
 			errs = append(errs, &huma.ErrorDetail{Location: "query.timeout", Message: `is not usable; use a duration from 1ms to 1m, such as "5s"`, Value: in.Timeout})
 		}
 	}

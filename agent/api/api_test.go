@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 	"github.com/fluid-sd/fluid/agent/api"
 	"github.com/fluid-sd/fluid/agent/store"
 	"github.com/fluid-sd/fluid/plugin/catalog"
+	"github.com/fluid-sd/fluid/plugin/record"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -54,7 +56,12 @@ func newBench(t *testing.T, edit ...func(*api.Config)) *bench {
 	})
 	reg := prometheus.NewRegistry()
 	cfg := api.Config{
-		Writer: s, View: freshView{s}, State: s.State, Metrics: reg, Gatherer: reg, Log: log, Now: time.Now, Version: "test",
+		Writer: s, Cluster: s, View: freshView{s},
+		Everywhere: func(context.Context, record.Position) api.Spread {
+			return api.Spread{Everywhere: true, ClientTTL: "5s"}
+		},
+		Local: func(context.Context, record.Position) api.Spread { return api.Spread{Lagging: []string{"dns-1"}} },
+		State: s.State, Metrics: reg, Gatherer: reg, Log: log, Now: time.Now, Version: "test",
 		Raft:  func() api.Raft { return api.Raft{State: s.Status().State, Servers: []api.RaftServer{}} },
 		Ready: func() ([]string, map[string]string) { return nil, map[string]string{"leader": "node1"} },
 	}

@@ -76,9 +76,6 @@ func (s *server) register(ctx context.Context, in *registerInput, schema *huma.S
 	if err != nil {
 		return nil, toProblem(err, "body")
 	}
-	if in.Wait == "everywhere" {
-		return nil, toProblem(fmt.Errorf("wait=everywhere: %w by this version; leave it out", ErrNotImplemented), "")
-	}
 	instances := make([]record.Instance, len(items))
 	for i, raw := range items {
 		where := "body"
@@ -101,7 +98,18 @@ func (s *server) register(ctx context.Context, in *registerInput, schema *huma.S
 	if err != nil {
 		return nil, toProblem(err, "body")
 	}
-	return registered(results, isArray), nil
+	out := registered(results, isArray)
+	if sp := s.spread(ctx, &in.WriteParams, out.WriteHeaders); sp != nil {
+		switch b := out.Body.(type) {
+		case *Registered:
+			b.Spread = sp
+		case *[]Registered:
+			for i := range *b {
+				(*b)[i].Spread = sp
+			}
+		}
+	}
+	return out, nil
 }
 
 // requestOf identifies a request that carries an idempotency key by its body:
@@ -129,9 +137,9 @@ func registered(results []store.Result, isArray bool) *registerOutput {
 			Generation: r.Position.Generation, Index: r.Position.Index,
 		}
 	}
-	out.Body = bodies
+	out.Body = &bodies
 	if !isArray {
-		out.Body = bodies[0]
+		out.Body = &bodies[0]
 	}
 	return out
 }
@@ -198,7 +206,7 @@ func (s *server) deregister(ctx context.Context, in *appInput) (*removedOutput, 
 		return nil, toProblem(err, "path")
 	}
 	res, err := s.Writer.Deregister(ctx, in.meta, in.App)
-	return removed(in.App, "", res, err)
+	return s.removed(ctx, &in.WriteParams, in.App, "", res, err)
 }
 
 func (s *server) deregisterInstance(ctx context.Context, in *instanceInput) (*removedOutput, error) {
@@ -210,16 +218,18 @@ func (s *server) deregisterInstance(ctx context.Context, in *instanceInput) (*re
 		return nil, toProblem(err, "path")
 	}
 	res, err := s.Writer.DeregisterInstance(ctx, in.meta, in.App, id)
-	return removed(in.App, id, res, err)
+	return s.removed(ctx, &in.WriteParams, in.App, id, res, err)
 }
 
-func removed(service, id string, res store.Result, err error) (*removedOutput, error) {
+func (s *server) removed(ctx context.Context, in *WriteParams, service, id string, res store.Result, err error) (*removedOutput, error) {
 	if err != nil {
 		return nil, toProblem(err, "path")
 	}
-	return &removedOutput{WriteHeaders: writtenAt(res.Position), Body: Removed{
+	out := &removedOutput{WriteHeaders: writtenAt(res.Position), Body: Removed{
 		Service: service, ID: id, Generation: res.Position.Generation, Index: res.Position.Index,
-	}}, nil
+	}}
+	out.Body.Spread = s.spread(ctx, in, out.WriteHeaders)
+	return out, nil
 }
 
 type appListOutput struct {
@@ -227,8 +237,8 @@ type appListOutput struct {
 	Body AppList
 }
 
-func (s *server) listApps(_ context.Context, in *PageParams) (*appListOutput, error) {
-	head, err := s.readable()
+func (s *server) listApps(ctx context.Context, in *listInput) (*appListOutput, error) {
+	head, err := s.readable(ctx, &in.ReadParams)
 	if err != nil {
 		return nil, err
 	}
@@ -242,8 +252,9 @@ func (s *server) listApps(_ context.Context, in *PageParams) (*appListOutput, er
 
 func (s *server) getApp(ctx context.Context, in *struct {
 	App string `path:"app" doc:"Name of the service."`
+	ReadParams
 }) (*serviceOutput, error) {
-	out, err := s.getService(ctx, &getServiceInput{Service: in.App})
+	out, err := s.getService(ctx, &getServiceInput{Service: in.App, ReadParams: in.ReadParams})
 	if err == nil && out.Body.Class != record.ClassCritical.String() {
 		err = toProblem(fmt.Errorf("%w: service %s is %s, not an app; see /v1/services/%s", store.ErrNotFound, in.App, out.Body.Class, in.App), "")
 	}

@@ -12,6 +12,10 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/fluid-sd/fluid/agent/store"
+	"github.com/fluid-sd/fluid/plugin/record"
 )
 
 // Client is the other end of the Handler. It may be used from any number of
@@ -30,6 +34,11 @@ func NewClient(addr, token string, hc *http.Client) (*Client, error) {
 	if hc == nil {
 		hc = http.DefaultClient
 	}
+	// Go drops the token where a redirect leads to another host; the leader
+	// needs it, so do follows redirects itself.
+	own := *hc
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	hc = &own
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", strings.TrimPrefix(path, "//"))
@@ -208,29 +217,57 @@ func (c *Client) write(ctx context.Context, method, path string, body, out any, 
 	return c.do(ctx, method, path, q, h, body, out)
 }
 
-const maxAnswer = 256 << 20 // bytes of an answer that a client reads
+const (
+	maxAnswer = 256 << 20 // bytes of an answer that a client reads
+	maxHops   = 5         // redirects to the leader that a client follows
+)
 
 func (c *Client) do(ctx context.Context, method, path string, q url.Values, h http.Header, body, out any) error {
-	var r io.Reader
+	var b []byte
 	if body != nil {
-		b, err := json.Marshal(body)
-		if err != nil {
+		var err error
+		if b, err = json.Marshal(body); err != nil {
 			return err
 		}
-		r = bytes.NewReader(b)
 	}
 	target := c.base + path
 	if len(q) > 0 {
 		target += "?" + q.Encode()
 	}
-	req, err := http.NewRequestWithContext(ctx, method, target, r)
+	for hop := 0; ; hop++ {
+		resp, data, err := c.once(ctx, method, target, h, b)
+		if err != nil {
+			return err
+		}
+		switch {
+		case resp.StatusCode == http.StatusTemporaryRedirect && hop < maxHops:
+			loc, err := resp.Location()
+			if err != nil {
+				return fmt.Errorf("redirect of %s: %w", target, err)
+			}
+			target = loc.String()
+			continue
+		case resp.StatusCode >= http.StatusMultipleChoices:
+			_ = json.Unmarshal(data, out) // /readyz answers 503 with its own shape
+			return problemOf(resp, data)
+		}
+		if err := json.Unmarshal(data, out); err != nil {
+			return fmt.Errorf("answer of %s %s: %w", method, path, err)
+		}
+		return nil
+	}
+}
+
+// once sends one request and reads the answer.
+func (c *Client) once(ctx context.Context, method, target string, h http.Header, body []byte) (*http.Response, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(body))
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	for k, vs := range h {
 		req.Header[k] = vs
 	}
-	if body != nil {
+	if body != nil && req.Header.Get("Content-Type") == "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if c.token != "" {
@@ -238,21 +275,58 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, h ht
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil {
-		return err
+	return resp, data, err
+}
+
+// Join asks to be taken into the cluster, wherever its leader is.
+func (c *Client) Join(ctx context.Context, req JoinRequest) (Joined, error) {
+	var out Joined
+	err := c.do(ctx, http.MethodPost, JoinPath, nil, nil, req, &out)
+	return out, err
+}
+
+// Transfer hands leadership to a server, or to the best one if server is empty.
+func (c *Client) Transfer(ctx context.Context, server string) (ServerRef, error) {
+	var out ServerRef
+	err := c.do(ctx, http.MethodPost, "/v1/raft/transfer", nil, nil, ServerRef{server}, &out)
+	return out, err
+}
+
+// Remove removes a server, by name or id, from the cluster.
+func (c *Client) Remove(ctx context.Context, server string) (ServerRef, error) {
+	var out ServerRef
+	err := c.do(ctx, http.MethodPost, "/v1/raft/remove", nil, nil, ServerRef{server}, &out)
+	return out, err
+}
+
+// Applied asks which DNS servers at this agent have not applied pos within
+// wait.
+func (c *Client) Applied(ctx context.Context, pos record.Position, wait time.Duration) (Spread, error) {
+	var out Spread
+	q := url.Values{"position": {pos.String()}, "timeout": {wait.String()}}
+	err := c.do(ctx, http.MethodGet, AppliedPath, q, nil, nil, &out)
+	return out, err
+}
+
+// Forward carries bytes to the store of another server and its answer back.
+// The error wraps store.ErrUnavailable if they certainly did not get there.
+func (c *Client) Forward(ctx context.Context, request []byte) ([]byte, error) {
+	h := http.Header{"Content-Type": {"application/octet-stream"}}
+	resp, data, err := c.once(ctx, http.MethodPost, c.base+ForwardPath, h, request)
+	var dial *net.OpError
+	switch {
+	case errors.As(err, &dial) && dial.Op == "dial":
+		return nil, fmt.Errorf("%w: %w", store.ErrUnavailable, err)
+	case err != nil:
+		return nil, err
+	case resp.StatusCode != http.StatusOK: // the other end looked at it and did nothing
+		return nil, fmt.Errorf("%w: %w", store.ErrUnavailable, problemOf(resp, data))
 	}
-	if resp.StatusCode >= http.StatusBadRequest {
-		_ = json.Unmarshal(data, out) // /readyz answers 503 with its own shape
-		return problemOf(resp, data)
-	}
-	if err := json.Unmarshal(data, out); err != nil {
-		return fmt.Errorf("answer of %s %s: %w", method, path, err)
-	}
-	return nil
+	return data, nil
 }
 
 // problemOf reads the problem that an agent, or something in front of it,

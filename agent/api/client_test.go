@@ -116,7 +116,7 @@ func TestClientErrors(t *testing.T) {
 
 func TestClientOverUnixSocket(t *testing.T) {
 	b := newBench(t, func(c *api.Config) { c.Token = "s3cret" }) // not asked for here
-	dir, err := os.MkdirTemp("", "fluid") // t.TempDir is too long for a socket
+	dir, err := os.MkdirTemp("", "fluid")                        // t.TempDir is too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,8 +56,6 @@ func (s *server) guard(next http.Handler) http.Handler {
 		}
 	}
 	var origin http.CrossOriginProtection
-	want := sha256.Sum256([]byte(s.Token))
-
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		sw := &statusWriter{ResponseWriter: w}
@@ -83,16 +81,12 @@ func (s *server) guard(next http.Handler) http.Handler {
 		}
 		who := callerOf(r.Context())
 		if who.principal == "" {
-			who = caller{principal: "anonymous", remote: r.RemoteAddr}
-			if s.Token != "" && !slices.Contains(open, r.URL.Path) {
-				got, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-				sum := sha256.Sum256([]byte(got))
-				if subtle.ConstantTimeCompare(sum[:], want[:]) != 1 {
-					sw.Header().Set("WWW-Authenticate", `Bearer realm="fluid"`)
-					writeProblem(sw, fmt.Errorf("%w: send the operator token as Authorization: Bearer TOKEN (fluidctl: FLUID_TOKEN_FILE)", ErrUnauthorized))
-					return
-				}
-				who.principal = "operator"
+			who.remote = r.RemoteAddr
+			var err error
+			if who.principal, err = s.authenticate(r); err != nil {
+				sw.Header().Set("WWW-Authenticate", `Bearer realm="fluid"`)
+				writeProblem(sw, err)
+				return
 			}
 			r = r.WithContext(context.WithValue(r.Context(), callerKey{}, who))
 		}
@@ -101,6 +95,30 @@ func (s *server) guard(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(sw, r)
 	})
+}
+
+// authenticate returns who sent a request, by the secret that it carries.
+func (s *server) authenticate(r *http.Request) (principal string, err error) {
+	peer := slices.Contains(peerPaths, r.URL.Path)
+	if slices.Contains(open, r.URL.Path) || s.Token == "" && (!peer || s.JoinSecret == "") {
+		return "anonymous", nil
+	}
+	got, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	switch {
+	case s.Token != "" && equal(got, s.Token):
+		return "operator", nil
+	case peer && s.JoinSecret != "" && equal(got, s.JoinSecret):
+		return "server", nil
+	case peer:
+		return "", fmt.Errorf("%w: send the join secret as Authorization: Bearer SECRET (agents: RAFT_JOIN_SECRET_FILE)", ErrUnauthorized)
+	}
+	return "", fmt.Errorf("%w: send the operator token as Authorization: Bearer TOKEN (fluidctl: FLUID_TOKEN_FILE)", ErrUnauthorized)
+}
+
+// equal compares secrets in a time that tells nothing of them.
+func equal(a, b string) bool {
+	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
+	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
 }
 
 // statusWriter remembers the status that was answered.

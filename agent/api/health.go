@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -9,20 +8,6 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
-
-func (s *server) raftOps() {
-	type output struct {
-		ReadHeaders
-		Body Raft
-	}
-	huma.Register(s.huma, op(http.MethodGet, "/v1/raft", "get-raft", "Show consensus", "raft"),
-		func(context.Context, *struct{}) (*output, error) {
-			st := s.View.Status()
-			return &output{ReadHeaders: ReadHeaders{
-				Index: st.Position.Index, Generation: st.Position.Generation, Stale: st.Stale, Age: int64(st.Age.Seconds()),
-			}, Body: s.Raft()}, nil
-		})
-}
 
 // healthOps registers what monitors ask. These answers need no token, must
 // not fail, and are described by hand.

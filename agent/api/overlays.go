@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -38,9 +37,6 @@ type placedOutput struct {
 }
 
 func (s *server) createOverlay(ctx context.Context, in *createOverlayInput) (*placedOutput, error) {
-	if in.Wait == "everywhere" {
-		return nil, toProblem(fmt.Errorf("wait=everywhere: %w by this version; leave it out", ErrNotImplemented), "")
-	}
 	b := &in.Body
 	kind, err := record.ParseOverlayKind(b.Kind)
 	if err != nil {
@@ -70,9 +66,13 @@ func (s *server) createOverlay(ctx context.Context, in *createOverlayInput) (*pl
 	if err != nil {
 		return nil, toProblem(err, "body")
 	}
-	return &placedOutput{WriteHeaders: writtenAt(res.Position), Body: Placed{
-		ID: o.ID, Index: res.Position.Index, Generation: res.Position.Generation, Lagging: []string{},
-	}}, nil
+	out := &placedOutput{WriteHeaders: writtenAt(res.Position), Body: Placed{
+		ID: o.ID, Index: res.Position.Index, Generation: res.Position.Generation, Spread: Spread{Lagging: []string{}},
+	}}
+	if sp := s.spread(ctx, &in.WriteParams, out.WriteHeaders); sp != nil {
+		out.Body.Spread = *sp
+	}
+	return out, nil
 }
 
 // overlayID names a new overlay. A request with an idempotency key gets the
@@ -93,8 +93,8 @@ type overlayListOutput struct {
 	Body OverlayList
 }
 
-func (s *server) listOverlays(_ context.Context, in *PageParams) (*overlayListOutput, error) {
-	head, err := s.readable()
+func (s *server) listOverlays(ctx context.Context, in *listInput) (*overlayListOutput, error) {
+	head, err := s.readable(ctx, &in.ReadParams)
 	if err != nil {
 		return nil, err
 	}
@@ -119,5 +119,5 @@ type deleteOverlayInput struct {
 
 func (s *server) deleteOverlay(ctx context.Context, in *deleteOverlayInput) (*removedOutput, error) {
 	res, err := s.Writer.DeleteOverlay(ctx, in.meta, in.ID)
-	return removed("", in.ID, res, err)
+	return s.removed(ctx, &in.WriteParams, "", in.ID, res, err)
 }

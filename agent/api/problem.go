@@ -25,6 +25,9 @@ var (
 	// ErrUnsynced is returned for a read that the agent cannot answer, because
 	// it has not restored its state yet.
 	ErrUnsynced = errors.New("not synced yet")
+	// ErrBehind is returned for a read that asks for newer state than the agent
+	// has.
+	ErrBehind = errors.New("behind")
 	// ErrNotImplemented is returned for what this version does not do.
 	ErrNotImplemented = errors.New("not implemented")
 )
@@ -45,6 +48,8 @@ var kinds = []struct {
 	{ErrForbidden, http.StatusForbidden, "forbidden", "Forbidden", false},
 	{store.ErrNotFound, http.StatusNotFound, "not-found", "Not found", false},
 	{store.ErrConflict, http.StatusConflict, "conflict", "Conflict with what is committed", false},
+	{store.ErrOtherCluster, http.StatusConflict, "other-cluster", "Server of another cluster", false},
+	{store.ErrFull, http.StatusConflict, "full", "The cluster has enough servers", false},
 	{store.ErrPrecondition, http.StatusPreconditionFailed, "precondition", "If-Match names another index", false},
 	{store.ErrTooLarge, http.StatusRequestEntityTooLarge, "too-large", "Too large", false},
 	{record.ErrTooLarge, http.StatusRequestEntityTooLarge, "too-large", "Too large", false},
@@ -54,6 +59,7 @@ var kinds = []struct {
 	{store.ErrDiskFull, http.StatusInsufficientStorage, "disk-full", "Disk full", false},
 	{ErrNotImplemented, http.StatusNotImplemented, "not-implemented", "Not implemented", false},
 	{ErrUnsynced, http.StatusServiceUnavailable, "unsynced", "Not synced yet", true},
+	{ErrBehind, http.StatusServiceUnavailable, "behind", "This agent does not know enough yet", true},
 	{store.ErrUnknown, http.StatusServiceUnavailable, "unknown-outcome", "The write may or may not be done", true},
 	{store.ErrUnavailable, http.StatusServiceUnavailable, "unavailable", "Not done: no leader with a quorum", true},
 }

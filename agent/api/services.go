@@ -25,6 +25,7 @@ func (s *server) serviceOps() {
 }
 
 type listServicesInput struct {
+	ReadParams
 	PageParams
 	Tag    string `query:"tag" doc:"Only services with an instance that has this tag."`
 	Zone   string `query:"zone" doc:"Only services with an instance in this zone."`
@@ -36,8 +37,8 @@ type serviceListOutput struct {
 	Body ServiceList
 }
 
-func (s *server) listServices(_ context.Context, in *listServicesInput) (*serviceListOutput, error) {
-	head, err := s.readable()
+func (s *server) listServices(ctx context.Context, in *listServicesInput) (*serviceListOutput, error) {
+	head, err := s.readable(ctx, &in.ReadParams)
 	if err != nil {
 		return nil, err
 	}
@@ -104,6 +105,8 @@ func (s *server) summary(name string, f filter) (ServiceSummary, bool) {
 }
 
 type getServiceInput struct {
+	ReadParams
+	WaitParams
 	Service string `path:"service" doc:"Name of the service."`
 	Tag     string `query:"tag" doc:"Only instances with this tag."`
 	Zone    string `query:"zone" doc:"Only instances in this zone."`
@@ -115,11 +118,14 @@ type serviceOutput struct {
 	Body Service
 }
 
-func (s *server) getService(_ context.Context, in *getServiceInput) (*serviceOutput, error) {
+func (s *server) getService(ctx context.Context, in *getServiceInput) (*serviceOutput, error) {
 	if err := record.ValidateService("service", in.Service); err != nil {
 		return nil, toProblem(err, "path")
 	}
-	head, err := s.readable()
+	if err := s.await(ctx, &in.WaitParams, in.Service); err != nil {
+		return nil, err
+	}
+	head, err := s.readable(ctx, &in.ReadParams)
 	if err != nil {
 		return nil, err
 	}
@@ -152,13 +158,14 @@ type serviceConfigOutput struct {
 	Body ServiceConfig
 }
 
-func (s *server) getServiceConfig(_ context.Context, in *struct {
+func (s *server) getServiceConfig(ctx context.Context, in *struct {
+	ReadParams
 	Service string `path:"service" doc:"Name of the service."`
 }) (*serviceConfigOutput, error) {
 	if err := record.ValidateService("service", in.Service); err != nil {
 		return nil, toProblem(err, "path")
 	}
-	head, err := s.readable()
+	head, err := s.readable(ctx, &in.ReadParams)
 	if err != nil {
 		return nil, err
 	}
@@ -203,5 +210,6 @@ func (s *server) putServiceConfig(ctx context.Context, in *putServiceConfigInput
 	if res.Created {
 		out.Status = http.StatusCreated
 	}
+	out.Body.Spread = s.spread(ctx, &in.WriteParams, out.WriteHeaders)
 	return out, nil
 }

@@ -102,6 +102,15 @@ type Registered struct {
 	Class      string `json:"class" enum:"critical,ephemeral"`
 	Generation uint64 `json:"generation" doc:"With index: the committed position of the write."`
 	Index      uint64 `json:"index"`
+	*Spread
+}
+
+// Spread says how far a write has got, where that was asked for with
+// ?wait=everywhere.
+type Spread struct {
+	Everywhere bool     `json:"everywhere" doc:"Every DNS member has applied it."`
+	Lagging    []string `json:"lagging" nullable:"false" doc:"Members that have not, by name."`
+	ClientTTL  string   `json:"clientTTL" doc:"How long caches behind the members can still hold the old answer."`
 }
 
 // Removed is the answer to a deregistration.
@@ -110,6 +119,7 @@ type Removed struct {
 	ID         string `json:"id,omitempty"`
 	Generation uint64 `json:"generation"`
 	Index      uint64 `json:"index"`
+	*Spread
 }
 
 // Instance is one instance in the view of a service.
@@ -205,14 +215,36 @@ type OverlayList struct {
 	Next     string    `json:"next"`
 }
 
-// Placed is the answer to a write that can wait for every DNS server.
+// Placed is the answer to a new overlay.
 type Placed struct {
-	ID         string   `json:"id"`
-	Index      uint64   `json:"index"`
-	Generation uint64   `json:"generation"`
-	Everywhere bool     `json:"everywhere" doc:"Every DNS member has applied it."`
-	Lagging    []string `json:"lagging" nullable:"false" doc:"Members that have not, or were not asked."`
-	ClientTTL  string   `json:"clientTTL" doc:"How long caches behind those members can still hold the old answer."`
+	ID         string `json:"id"`
+	Index      uint64 `json:"index"`
+	Generation uint64 `json:"generation"`
+	Spread
+}
+
+// JoinRequest is how a server asks the leader to be taken in.
+type JoinRequest struct {
+	ID        string `json:"id" doc:"Random id of the server's data directory."`
+	Name      string `json:"name" doc:"Its RAFT_ID."`
+	Addr      string `json:"addr" doc:"HOST:PORT of its Raft, where the leader calls back."`
+	HTTP      string `json:"http" doc:"Base URL of its HTTP interface."`
+	Zone      string `json:"zone,omitempty"`
+	Version   string `json:"version,omitempty"`
+	Protocol  uint64 `json:"protocol" doc:"Greatest command type it understands."`
+	ClusterID string `json:"clusterId,omitempty" doc:"Of the state it has; empty for none."`
+	Auto      bool   `json:"auto,omitempty" doc:"Only if servers are wanted."`
+}
+
+// Joined is the answer to a JoinRequest.
+type Joined struct {
+	ClusterID string       `json:"clusterId"`
+	Servers   []RaftServer `json:"servers" nullable:"false"`
+}
+
+// ServerRef names a server for POST /v1/raft/transfer and /v1/raft/remove.
+type ServerRef struct {
+	Server string `json:"server,omitempty" doc:"Its name or id. Empty, with transfer: the best one."`
 }
 
 // Raft is the state of consensus as this agent sees it.

@@ -1,0 +1,214 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fluid-sd/fluid/agent/api"
+	"github.com/fluid-sd/fluid/agent/store"
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+// peers reaches the HTTP interfaces of other agents.
+type peers struct {
+	secret string // join secret, else operator token
+	http   *http.Client
+
+	mu      sync.Mutex // guards clients
+	clients map[string]*api.Client
+}
+
+var _ store.Forwarder = (*peers)(nil)
+
+func newPeers(cfg *Config) (*peers, error) {
+	tr := &http.Transport{
+		Proxy: nil, MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute,
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true,
+	}
+	if ca := cfg.TLSCAFile; ca != "" {
+		pem, err := os.ReadFile(ca)
+		if err != nil {
+			return nil, &ConfigError{"tls_ca_file", ca, "cannot be read: " + err.Error(), "give a PEM file"}
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, &ConfigError{"tls_ca_file", ca, "holds no certificate", "give a PEM file"}
+		}
+		tr.TLSClientConfig.RootCAs = pool
+	}
+	p := &peers{secret: cfg.Raft.JoinSecret, http: &http.Client{Transport: tr}, clients: map[string]*api.Client{}}
+	if p.secret == "" {
+		p.secret = cfg.Token
+	}
+	return p, nil
+}
+
+// to returns a client of the agent at a base URL.
+func (p *peers) to(url string) (*api.Client, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.clients[url]; c != nil {
+		return c, nil
+	}
+	c, err := api.NewClient(url, p.secret, p.http)
+	if err == nil {
+		p.clients[url] = c
+	}
+	return c, err
+}
+
+// Forward implements store.Forwarder.
+func (p *peers) Forward(ctx context.Context, leader store.Server, request []byte) ([]byte, error) {
+	c, err := p.to(leader.HTTP)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", store.ErrUnavailable, err)
+	}
+	return c.Forward(ctx, request)
+}
+
+// close gives up the connections that are kept.
+func (p *peers) close() { p.http.CloseIdleConnections() }
+
+// Pauses between attempts to join, doubled each time and spread by half.
+const (
+	minJoinPause = 250 * time.Millisecond
+	maxJoinPause = 15 * time.Second
+	joinTimeout  = 10 * time.Second
+)
+
+// join asks the agent at RAFT_JOIN_URL, or the leader it names, to take this
+// server in, until that is done or ctx ends. It never forms a cluster. It runs
+// at every start: that is how the cluster learns of a new address.
+func (a *Agent) join(ctx context.Context) {
+	said := ""
+	for pause := minJoinPause; ; pause = min(2*pause, maxJoinPause) {
+		err := a.tryJoin(ctx)
+		switch {
+		case err == nil:
+			return
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, store.ErrOtherCluster):
+			a.fail("join", err)
+			return
+		case err.Error() != said:
+			said = err.Error()
+			a.log.Warn("could not join yet", "url", a.cfg.Raft.JoinURL, "error", err)
+		}
+		t := time.NewTimer(pause/2 + rand.N(pause))
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return
+		}
+	}
+}
+
+func (a *Agent) tryJoin(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	c, err := a.peers.to(a.cfg.Raft.JoinURL)
+	if err != nil {
+		return err
+	}
+	self := a.store.Self()
+	joined, err := c.Join(ctx, api.JoinRequest{
+		ID: self.ID, Name: self.Name, Addr: a.raftAddr, HTTP: self.HTTP, Zone: self.Zone, Version: self.Version,
+		Protocol: self.Protocol, ClusterID: a.store.State().ClusterID(), Auto: a.cfg.Raft.Role == "auto",
+	})
+	if err != nil {
+		return err
+	}
+	a.log.Info("joined the cluster", "cluster", joined.ClusterID, "servers", len(joined.Servers))
+	return nil
+}
+
+// local waits until the DNS servers at this agent's socket have applied pos,
+// and names those that have not when ctx ends. One that was connected and is
+// gone counts: it may be serving old answers from its memory.
+func (a *Agent) local(ctx context.Context, pos record.Position) api.Spread {
+	for {
+		members, changed := a.feed.Members()
+		var sp api.Spread
+		var ttl time.Duration
+		for _, m := range members {
+			ttl = max(ttl, m.ClientTTL)
+			if !m.Applied.Before(pos) {
+				continue
+			}
+			name := m.Name
+			if name == "" {
+				name = m.ID
+			}
+			if !m.Connected {
+				name += " (unreachable)"
+			}
+			sp.Lagging = append(sp.Lagging, name)
+		}
+		sp.Everywhere, sp.ClientTTL = len(sp.Lagging) == 0, ttl.String()
+		if sp.Everywhere {
+			return sp
+		}
+		select {
+		case <-changed:
+		case <-a.stopping:
+			return sp
+		case <-ctx.Done():
+			return sp
+		}
+	}
+}
+
+// everywhere asks every agent of the cluster at once about its DNS servers.
+// An agent that does not answer is named: nobody can vouch for its servers.
+func (a *Agent) everywhere(ctx context.Context, pos record.Position) api.Spread {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(joinTimeout)
+	}
+	self := a.store.ServerID()
+	results := make(chan api.Spread)
+	asked := 0
+	for _, sv := range a.store.Servers() {
+		asked++
+		go func() {
+			if sv.ID == self {
+				results <- a.local(ctx, pos)
+				return
+			}
+			// The other agent answers a little before the time is up here.
+			wait := max(time.Until(deadline)*9/10, time.Millisecond)
+			c, err := a.peers.to(sv.HTTP)
+			var sp api.Spread
+			if err == nil {
+				sp, err = c.Applied(ctx, pos, wait)
+			}
+			if err != nil {
+				sp = api.Spread{Lagging: []string{sv.Name + " (unreachable agent)"}}
+			}
+			results <- sp
+		}()
+	}
+	var out api.Spread
+	var ttl time.Duration
+	for range asked {
+		sp := <-results
+		out.Lagging = append(out.Lagging, sp.Lagging...)
+		if d, err := time.ParseDuration(sp.ClientTTL); err == nil {
+			ttl = max(ttl, d)
+		}
+	}
+	slices.Sort(out.Lagging)
+	out.Everywhere, out.ClientTTL = len(out.Lagging) == 0, ttl.String()
+	return out
+}

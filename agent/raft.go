@@ -1,0 +1,124 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"github.com/fluid-sd/fluid/agent/pki"
+	"github.com/fluid-sd/fluid/agent/raftnet"
+	"github.com/fluid-sd/fluid/agent/store"
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+// openStore opens the data directory and starts consensus on l, which it takes
+// over.
+func (a *Agent) openStore(dir string, l net.Listener) error {
+	certs, err := a.raftCertificates()
+	if err != nil {
+		return err
+	}
+	a.raftAddr = a.cfg.Raft.Advertise
+	if a.raftAddr == "" {
+		a.raftAddr = l.Addr().String()
+	}
+	s, err := store.Open(store.Config{
+		Dir: dir, Logger: a.log.With("part", "store"),
+		Transport: func(id string) (raft.Transport, error) { return a.raftTransport(l, id, certs) },
+		Name:      a.cfg.RaftID(), HTTP: a.httpURL, Zone: a.cfg.Zone, Version: record.Version,
+		Bootstrap: a.cfg.ShouldBootstrap(), Forwarder: a.peers, Probe: a.probe,
+		SnapshotInterval: a.cfg.Raft.SnapshotInterval, SnapshotThreshold: a.cfg.Raft.SnapshotThreshold,
+	})
+	if err != nil {
+		return err
+	}
+	a.store = s
+	a.opened.Store(s)
+	a.undo.push("store", func(context.Context) error { return s.Close() })
+	a.view = newView(s, a.log)
+	a.loop("view", a.view.run)
+	if certs != nil {
+		a.loop("certificates", func(ctx context.Context) { certs.Run(ctx, pki.ReloadInterval) })
+	}
+	if a.cfg.Raft.JoinURL != "" {
+		a.loop("join", a.join)
+	}
+	return nil
+}
+
+// loop runs f in the background until it is undone.
+func (a *Agent) loop(name string, f func(context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f(ctx)
+	}()
+	a.undo.push(name, func(context.Context) error {
+		cancel()
+		<-done
+		return nil
+	})
+}
+
+func (a *Agent) raftCertificates() (*pki.Reloader, error) {
+	c := a.cfg.Raft
+	if c.TLSCertFile == "" {
+		return nil, nil //nolint:nilnil // no certificates are no error
+	}
+	r, err := pki.NewReloader(pki.Files{Cert: c.TLSCertFile, Key: c.TLSKeyFile, CA: c.TLSCAFile}, time.Now, a.log)
+	if err != nil {
+		return nil, &ConfigError{"raft_tls_cert_file", c.TLSCertFile, "cannot be used: " + err.Error(), "issue one with fluidctl tls issue"}
+	}
+	return r, nil
+}
+
+func (a *Agent) raftTransport(l net.Listener, id string, certs *pki.Reloader) (raft.Transport, error) {
+	self := pki.Identity{ID: id, Name: a.cfg.RaftID()}
+	if certs != nil {
+		if err := certs.Check(self); err != nil {
+			return nil, &ConfigError{"raft_tls_cert_file", a.cfg.Raft.TLSCertFile, err.Error(), "issue one for this server with fluidctl tls issue"}
+		}
+	}
+	layer, err := raftnet.New(raftnet.Config{
+		Listener: l, Advertise: a.raftAddr, Self: self, TLS: certs, Log: a.log.With("part", "raft"),
+		Cluster: func() string {
+			if s := a.opened.Load(); s != nil {
+				return s.State().ClusterID()
+			}
+			return ""
+		},
+		Resolve: a.resolve,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.layer = layer
+	return raftnet.NewTransport(layer, hclog.NewNullLogger()), nil
+}
+
+// resolve tells where a server is by the latest configuration.
+func (a *Agent) resolve(id raft.ServerID) (raftnet.Remote, bool) {
+	s := a.opened.Load()
+	if s == nil {
+		return raftnet.Remote{}, false
+	}
+	for _, sv := range s.Servers() {
+		if sv.ID == string(id) {
+			return raftnet.Remote{Addr: sv.Addr, Name: sv.Name}, true
+		}
+	}
+	return raftnet.Remote{}, false
+}
+
+// probe calls a server back: the leader takes in only whom it can reach.
+func (a *Agent) probe(ctx context.Context, sv store.Server) error {
+	if err := a.layer.Probe(ctx, sv.Addr, pki.Identity{ID: sv.ID, Name: sv.Name}); err != nil {
+		return fmt.Errorf("call back: %w", err)
+	}
+	return nil
+}
