@@ -28,6 +28,7 @@ type bench struct {
 	client *http.Client
 
 	etcd     *process
+	agent    *process // fluid-agent
 	etcdURL  string
 	agentURL string // of fluid-agent's HTTP interface
 	socket   string // of its feed

@@ -157,12 +157,18 @@ func (b *bench) provide(ctx context.Context) ([]absence, error) {
 // startAll starts the servers in the order of -peers and verifies each.
 func (b *bench) startAll(ctx context.Context, absent []absence) ([]entrant, error) {
 	var all []entrant
+	var take []peer
 	for _, name := range b.opts.peers {
 		if slices.ContainsFunc(absent, func(a absence) bool { return a.Peer == name }) {
 			continue
 		}
 		list := peers()
-		p := list[slices.IndexFunc(list, func(p peer) bool { return p.name == name })]
+		take = append(take, list[slices.IndexFunc(list, func(p peer) bool { return p.name == name })])
+		if name == fluid {
+			take = append(take, b.opts.variants...)
+		}
+	}
+	for _, p := range take {
 		b.logf("starting %s", p.name)
 		s, err := p.start(ctx, b)
 		if err == nil {

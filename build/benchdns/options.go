@@ -27,6 +27,7 @@ type options struct {
 	storeCPUs                string
 	install                  bool
 	coredns, agent           string
+	variants                 []peer
 	profile                  string
 	timeout                  time.Duration
 }
@@ -66,6 +67,14 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	f.StringVar(&o.storeCPUs, "store-cpus", store, "processors of etcd and of the agent")
 	f.BoolVar(&o.install, "install", false, "as root, install missing Debian packages by apt-get first")
 	f.StringVar(&o.coredns, "coredns", "", "Fluid's CoreDNS; empty: build it")
+	f.Func("variant", "`NAME=PROGRAM`: measure another build of Fluid's CoreDNS too, such as the one before a change; repeatable", func(s string) error {
+		name, program, ok := strings.Cut(s, "=")
+		if !ok {
+			return errors.New("want NAME=PROGRAM")
+		}
+		o.variants = append(o.variants, peer{name: name, about: "Fluid's CoreDNS, another build", start: startVariant(name, program)})
+		return nil
+	})
 	f.StringVar(&o.agent, "agent", "", "fluid-agent; empty: build it")
 	f.StringVar(&o.profile, "profile", "", "write a processor profile of every CoreDNS under load to this `directory`")
 	f.DurationVar(&o.timeout, "timeout", 30*time.Minute, "end the run after this time")

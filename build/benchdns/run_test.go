@@ -18,6 +18,7 @@ func TestOptions(t *testing.T) {
 	tests := []struct{ name, args, want string }{
 		{"defaults", "", ""},
 		{"all", "-services 5 -instances 2 -rounds 1 -seconds 1s -peers fluid,nsd -zipf 0.9 -names zipf -churn 10", ""},
+		{"a variant without a program", "-variant before", "NAME=PROGRAM"},
 		{"an argument", "x", `"x"`},
 		{"an unknown flag", "-x", "-x"},
 		{"an unknown peer", "-peers bind", `"bind"`},
