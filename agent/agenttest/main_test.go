@@ -54,7 +54,7 @@ func buildAndRun(m *testing.M) (int, error) {
 		return 1, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // another user runs them in some tests
+	if err := os.Chmod(dir, 0o755); err != nil { // another user runs them in some tests
 		return 1, err
 	}
 	bin = dir

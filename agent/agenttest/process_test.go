@@ -141,7 +141,7 @@ func newDir(t testing.TB) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // another user runs a program in some tests
+	if err := os.Chmod(dir, 0o755); err != nil { // another user runs a program in some tests
 		t.Fatal(err)
 	}
 	return dir
@@ -229,7 +229,7 @@ func (h *host) writeCorefile(options ...string) string {
 	}
 }
 `, port, h.ready, h.metric, h.socket, strings.Join(options, "\n\t\t"))
-	if err := os.WriteFile(corefile, []byte(text), 0o644); err != nil { //nolint:gosec // another user reads it in some tests
+	if err := os.WriteFile(corefile, []byte(text), 0o644); err != nil { // another user reads it in some tests
 		h.t.Fatal(err)
 	}
 	return corefile

@@ -182,20 +182,20 @@ func TestReadOnlyDirectoryIsRefused(t *testing.T) {
 		t.Run(fmt.Sprintf("exists=%v", exists), func(t *testing.T) {
 			h := newHost(t)
 			run := filepath.Join(h.dir, "run")
-			if err := errors.Join(os.Mkdir(run, 0o777), os.Chmod(run, 0o777)); err != nil { //nolint:gosec // for the other user
+			if err := errors.Join(os.Mkdir(run, 0o777), os.Chmod(run, 0o777)); err != nil { // for the other user
 				t.Fatal(err)
 			}
 			locked := h.dir
 			if exists {
 				locked = filepath.Join(h.dir, "data")
-				if err := os.Mkdir(locked, 0o755); err != nil { //nolint:gosec // readable by the other user
+				if err := os.Mkdir(locked, 0o755); err != nil { // readable by the other user
 					t.Fatal(err)
 				}
 			}
-			if err := os.Chmod(locked, 0o555); err != nil { //nolint:gosec // readable by the other user
+			if err := os.Chmod(locked, 0o555); err != nil { // readable by the other user
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { _ = os.Chmod(locked, 0o755) }) //nolint:gosec // so that it can be removed
+			t.Cleanup(func() { _ = os.Chmod(locked, 0o755) }) // so that it can be removed
 			p := start(t, unprivileged(), h.env(), filepath.Join(bin, "fluid-agent"))
 			wantRefusal(t, p, exitFailed, filepath.Join(h.dir, "data"), "permission denied")
 		})
@@ -208,7 +208,7 @@ func TestSocketOfAnotherUser(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	dir := filepath.Dir(h.socket)
-	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // for the other user
+	if err := os.Mkdir(dir, 0o755); err != nil { // for the other user
 		t.Fatal(err)
 	}
 	l, err := net.Listen("unix", h.socket)
@@ -224,7 +224,7 @@ func TestSocketOfAnotherUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	lock := h.socket + ".lock"
-	if err := errors.Join(os.WriteFile(lock, nil, 0o666), os.Chmod(lock, 0o666)); err != nil { //nolint:gosec // so that the socket itself is the obstacle
+	if err := errors.Join(os.WriteFile(lock, nil, 0o666), os.Chmod(lock, 0o666)); err != nil { // so that the socket itself is the obstacle
 		t.Fatal(err)
 	}
 	agent := start(t, unprivileged(), h.env("FLUID_DATA_DIR="+filepath.Join(os.TempDir(), "fluid-never-made")), filepath.Join(bin, "fluid-agent"))
@@ -249,7 +249,7 @@ func TestCoreDNSOfAnotherUser(t *testing.T) {
 
 	member := unprivileged()
 	if member != nil {
-		member.Credential.Groups = []uint32{uint32(os.Getegid())} //nolint:gosec // a group id
+		member.Credential.Groups = []uint32{uint32(os.Getegid())} // a group id
 	}
 	coredns := start(t, member, h.env(), filepath.Join(bin, "coredns"), "-conf", corefile)
 	eventually(t, "a member of the group is answered", func() bool {
@@ -262,7 +262,7 @@ func TestCoreDNSOfAnotherUser(t *testing.T) {
 		return // there is no other user to be
 	}
 	dir := filepath.Dir(h.socket)
-	if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(h.socket, 0o666)); err != nil { //nolint:gosec // the mistake that is tested
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(h.socket, 0o666)); err != nil { // the mistake that is tested
 		t.Fatal(err)
 	}
 	coredns = start(t, unprivileged(), h.env(), filepath.Join(bin, "coredns"), "-conf", corefile)

@@ -25,7 +25,7 @@ func runOnSmallDisk(dir string) {
 	}
 	if err == nil {
 		agent := os.Getenv(smallDiskEnv + "_AGENT")
-		err = syscall.Exec(agent, []string{agent}, os.Environ()) //nolint:gosec // the agent under test
+		err = syscall.Exec(agent, []string{agent}, os.Environ()) // the agent under test
 	}
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1) //nolint:forbidigo // this process never was a test

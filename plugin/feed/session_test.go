@@ -478,6 +478,35 @@ func helloFrame(h *feedpb.Hello) *feedpb.ClientFrame {
 	return &feedpb.ClientFrame{Frame: &feedpb.ClientFrame_Hello{Hello: h}}
 }
 
+func TestStopWithClientThatDoesNotRead(t *testing.T) {
+	bubble(t, func(t *testing.T, src *memSource, _ *memSink, h *host) {
+		value := strings.Repeat("v", 1000)
+		src.edit(func(st *memState) {
+			for i := range 5000 { // more than the windows hold
+				key := record.Key(fmt.Sprintf("i/a/%d", i))
+				st.all[key] = record.Entry{Key: key, Value: value, Index: 1}
+			}
+		})
+		srv := h.start()
+		stream, done := raw(t, h)
+		defer done()
+		if err := stream.Send(helloFrame(&feedpb.Hello{ProtocolMin: 1, ProtocolMax: 1, MemberId: "m"})); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Minute)
+		if got := srv.Stats(); got.Sessions != 1 || got.Snapshots != 0 {
+			t.Fatalf("got %+v, want one session that waits for its client", got)
+		}
+		// Others are served meanwhile.
+		sink := newSink(src)
+		_, stop := h.connect("m2", sink, false)
+		defer stop()
+		pass(time.Second)
+		wantSynced(t, src, sink)
+		h.stop() // returns, or the bubble deadlocks
+	})
+}
+
 func TestSilentServerIsLeft(t *testing.T) {
 	bubble(t, func(t *testing.T, src *memSource, sink *memSink, h *host) {
 		h.cfg.Heartbeat = time.Hour // it says 10 s at most

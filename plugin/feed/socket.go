@@ -57,7 +57,7 @@ func makeDir(dir string, gid int) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
-	if err := os.Chmod(dir, 0o750); err != nil { //nolint:gosec // the group must enter
+	if err := os.Chmod(dir, 0o750); err != nil { // the group must enter
 		return err
 	}
 	return os.Chown(dir, -1, gid)
@@ -113,7 +113,7 @@ func listenLocked(path string, gid int) (*net.UnixListener, error) {
 	}
 	// The mode is set after the bind, so for a moment the umask rules; the
 	// directory and the check of peers hold meanwhile.
-	if err := errors.Join(os.Chmod(path, 0o660), os.Chown(path, -1, gid)); err != nil { //nolint:gosec // the group may connect
+	if err := errors.Join(os.Chmod(path, 0o660), os.Chown(path, -1, gid)); err != nil { // the group may connect
 		_ = l.Close()
 		return nil, fmt.Errorf("feed socket %s: permissions: %w", path, err)
 	}
