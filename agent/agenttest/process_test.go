@@ -150,6 +150,7 @@ func newDir(t testing.TB) string {
 // host is one machine: an agent and a CoreDNS that share a socket.
 type host struct {
 	t      testing.TB
+	id     string // RAFT_ID
 	dir    string
 	socket string
 	http   string // host:port of the agent
@@ -167,7 +168,7 @@ func newHost(t testing.TB) *host {
 	dir := newDir(t)
 	port := func() string { return fmt.Sprintf("127.0.0.1:%d", freePort(t)) }
 	return &host{
-		t: t, dir: dir, socket: filepath.Join(dir, "run", "agent.sock"),
+		t: t, id: "a", dir: dir, socket: filepath.Join(dir, "run", "agent.sock"),
 		http: port(), raft: port(), gossip: port(), dns: port(), metric: port(), ready: port(),
 	}
 }
@@ -177,7 +178,7 @@ func newHost(t testing.TB) *host {
 func (h *host) env(extra ...string) []string {
 	env := []string{
 		"FLUID_DATA_DIR=" + filepath.Join(h.dir, "data"), "FLUID_SOCKET=" + h.socket,
-		"FLUID_HTTP_BIND=" + h.http, "RAFT_BIND=" + h.raft, "GOSSIP_BIND=" + h.gossip, "RAFT_ID=a",
+		"FLUID_HTTP_BIND=" + h.http, "RAFT_BIND=" + h.raft, "GOSSIP_BIND=" + h.gossip, "RAFT_ID=" + h.id,
 		"FLUID_ADDR=http://" + h.http,
 	}
 	for _, kv := range os.Environ() {
