@@ -167,8 +167,8 @@ func (e *engine) answer(z *served, name string, typ uint16) *answer.Answer {
 	return a
 }
 
-func (e *engine) keep(a *answer.Answer, epoch uint64) *kept {
-	k := &kept{Answer: a, epoch: epoch}
+func (e *engine) keep(a *answer.Answer, epoch uint64) kept {
+	k := kept{Answer: a, epoch: epoch}
 	if a.Source == answer.FromService {
 		k.cell = e.services.Cell(a.Service.Name)
 	}

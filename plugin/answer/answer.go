@@ -73,6 +73,7 @@ type Answer struct {
 	Stale  bool // the guard kept an instance in it
 
 	sets  []set // Records and Extra by instance, best first; nil if there is only one
+	even  bool  // each instance has one of Records and the same chance; sets is nil
 	limit int   // instances in a drawn answer, 0: all
 	size  int   // of Records and Extra on the wire, uncompressed
 }

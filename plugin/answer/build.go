@@ -131,12 +131,14 @@ func (z *Zone) finish(svc *catalog.Service, b *builder) *Answer {
 		a.Records, a.Extra = append(a.Records, s.records...), append(a.Extra, s.extra...)
 	}
 	if len(b.sets) > 1 {
-		a.sets = b.sets
+		if a.even = even(b.sets); !a.even {
+			a.sets = b.sets
+		}
 	}
 	sortCanonical(a.Records)
 	a.Records, a.Extra = slices.Clip(a.Records), slices.Clip(a.Extra)
 	a.measure()
-	return a
+	return a.pack()
 }
 
 // measure computes the size of the answer's sections.

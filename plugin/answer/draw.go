@@ -21,6 +21,9 @@ const onStack = 64
 // The sections have no spare capacity. They are shared if there is nothing to
 // draw.
 func (a *Answer) Draw() (records, extra []dns.RR) {
+	if a.even {
+		return a.drawEven(), nil
+	}
 	if a.sets == nil {
 		return a.Records, a.Extra
 	}
@@ -61,6 +64,21 @@ func (a *Answer) Draw() (records, extra []dns.RR) {
 		extra = append(extra, a.sets[i].extra...)
 	}
 	return records, extra
+}
+
+// drawEven returns the records in random order, up to the limit.
+func (a *Answer) drawEven() []dns.RR {
+	drawn := make([]dns.RR, len(a.Records))
+	copy(drawn, a.Records)
+	n := len(drawn)
+	if a.limit > 0 {
+		n = min(n, a.limit)
+	}
+	for i := range min(n, len(drawn)-1) {
+		j := i + int(rand.Uint32N(uint32(len(drawn)-i)))
+		drawn[i], drawn[j] = drawn[j], drawn[i]
+	}
+	return drawn[:n:n]
 }
 
 // shuffle draws the first n of order (all, if it is shorter), which are of one

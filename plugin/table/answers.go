@@ -56,7 +56,7 @@ type entry[A any] struct {
 	key    Key
 	hash   uint64
 	used   atomic.Bool // since the hand passed
-	answer *A
+	answer A
 }
 
 // Stats counts what happened to a store since it was made.
@@ -90,7 +90,7 @@ func (s *Answers[A]) Get(k Key) *A {
 			e.used.Store(true)
 		}
 		s.hits[h>>60%stripes].n.Add(1)
-		return e.answer
+		return &e.answer
 	}
 	s.misses.Add(1)
 	return nil
@@ -114,8 +114,8 @@ func (w *ways[A]) find(h uint64, k Key) *entry[A] {
 
 // Put keeps an answer under a key, in place of the one before. It keeps
 // nothing if another goroutine is putting just now, so that no query waits.
-// The caller does not change the answer afterwards.
-func (s *Answers[A]) Put(k Key, answer *A) {
+// What Get returns of it is not changed.
+func (s *Answers[A]) Put(k Key, answer A) {
 	capacity := int(s.capacity.Load())
 	if capacity <= 0 || !s.mu.TryLock() {
 		return

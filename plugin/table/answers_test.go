@@ -10,31 +10,35 @@ import (
 	"github.com/fluid-sd/fluid/plugin/table"
 )
 
-type answer struct{ key table.Key }
+type answer struct {
+	key table.Key
+	n   int
+}
 
 // TestAnswersKeepTheBound puts and gets at random: an answer that is found is
 // the last one put under its key, and the bound holds at every moment.
 func TestAnswersKeepTheBound(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		capacity := rapid.IntRange(0, 40).Draw(t, "capacity")
-		s, last := table.NewAnswers[answer](capacity), map[table.Key]*answer{}
+		s, last, n := table.NewAnswers[answer](capacity), map[table.Key]answer{}, 0
 		keys := rapid.Custom(func(t *rapid.T) table.Key {
 			return table.Key{Name: fmt.Sprintf("n%d", rapid.IntRange(0, 80).Draw(t, "n")), Tag: rapid.Uint64Range(0, 2).Draw(t, "tag")}
 		})
 		t.Repeat(map[string]func(*rapid.T){
 			"put": func(t *rapid.T) {
 				k := keys.Draw(t, "key")
-				a := &answer{key: k}
+				n++
+				a := answer{k, n}
 				s.Put(k, a)
 				last[k] = a
-				if got := s.Get(k); capacity > 0 && got != a {
-					t.Fatalf("Get(%v) right after Put = %p, want %p", k, got, a)
+				if got := s.Get(k); capacity > 0 && (got == nil || *got != a) {
+					t.Fatalf("Get(%v) right after Put = %+v, want %+v", k, got, a)
 				}
 			},
 			"get": func(t *rapid.T) {
 				k := keys.Draw(t, "key")
-				if got := s.Get(k); got != nil && got != last[k] {
-					t.Fatalf("Get(%v) = %p, want %p or nil", k, got, last[k])
+				if got := s.Get(k); got != nil && *got != last[k] {
+					t.Fatalf("Get(%v) = %+v, want %+v or nil", k, got, last[k])
 				}
 			},
 			"shrink": func(t *rapid.T) {
@@ -56,12 +60,12 @@ func TestAnswersSecondChance(t *testing.T) {
 	const capacity = 1000
 	s := table.NewAnswers[answer](capacity)
 	hot := table.Key{Name: "hot"}
-	s.Put(hot, &answer{})
+	s.Put(hot, answer{})
 	for i := range 20 * capacity {
 		if s.Get(hot) == nil {
 			t.Fatalf("the answer in use was evicted after %d others", i)
 		}
-		s.Put(table.Key{Name: fmt.Sprint(i)}, &answer{})
+		s.Put(table.Key{Name: fmt.Sprint(i)}, answer{})
 	}
 	if st := s.Stats(); st.Evictions == 0 || st.Entries > capacity || st.Entries < capacity/2 {
 		t.Errorf("stats %+v: want evictions, and between %d and %d entries", st, capacity/2, capacity)
@@ -73,7 +77,7 @@ func TestAnswersHoldTheirCapacity(t *testing.T) {
 	const capacity = 50000
 	s := table.NewAnswers[answer](capacity)
 	for i := range capacity {
-		s.Put(table.Key{Name: fmt.Sprint(i)}, &answer{})
+		s.Put(table.Key{Name: fmt.Sprint(i)}, answer{})
 	}
 	found := 0
 	for i := range capacity {
@@ -94,7 +98,7 @@ func TestAnswersConcurrent(t *testing.T) {
 			for i := range 20000 {
 				k := table.Key{Name: fmt.Sprint((i * (g + 1)) % 300)}
 				if a := s.Get(k); a == nil {
-					s.Put(k, &answer{key: k})
+					s.Put(k, answer{key: k})
 				} else if a.key != k {
 					t.Errorf("Get(%v) = answer of %v", k, a.key)
 					return
@@ -111,7 +115,7 @@ func TestAnswersConcurrent(t *testing.T) {
 func TestAnswersHitDoesNotAllocate(t *testing.T) {
 	s := table.NewAnswers[answer](10)
 	k := table.Key{Name: "web.fluid.internal.", Tag: 1}
-	s.Put(k, &answer{})
+	s.Put(k, answer{})
 	if n := testing.AllocsPerRun(100, func() {
 		if s.Get(k) == nil {
 			t.Fatal("missed")

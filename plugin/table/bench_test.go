@@ -77,7 +77,7 @@ func BenchmarkLookup(b *testing.B) {
 		b.Run(fmt.Sprintf("names=%d/answers", n), func(b *testing.B) {
 			s := table.NewAnswers[int](2 * n)
 			for _, name := range list {
-				s.Put(table.Key{Name: name, Tag: 1}, new(int))
+				s.Put(table.Key{Name: name, Tag: 1}, 0)
 			}
 			b.ReportAllocs()
 			i := 0

@@ -1,0 +1,129 @@
+package answer
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/miekg/dns"
+
+	"github.com/fluid-sd/fluid/plugin/catalog"
+)
+
+// built returns the answer to an A query for a service whose instances have
+// the given addresses and weights.
+func built(limit int, weights []uint16, addresses ...[]string) *Answer {
+	z := NewZone(Config{Origin: "fluid.internal.", TTL: 5, AnswerLimit: limit})
+	svc := &catalog.Service{Name: "web", Instances: make([]catalog.Instance, len(weights))}
+	b := &builder{zone: z, typ: dns.TypeA}
+	for i := range weights {
+		m := &member{ttl: 5, near: true}
+		m.view, m.Weight = &svc.Instances[i], weights[i]
+		for _, a := range addresses[i] {
+			m.Addrs = append(m.Addrs, netip.MustParseAddr(a))
+		}
+		b.addresses(m, "web.fluid.internal.")
+	}
+	return z.finish(svc, b)
+}
+
+func TestDraw(t *testing.T) {
+	one, two, three, five := []string{"10.0.0.1"}, []string{"10.0.0.2"}, []string{"10.0.0.3"}, []string{"10.0.0.4", "10.0.0.5"}
+	tests := []struct {
+		name      string
+		limit     int
+		weights   []uint16
+		addresses [][]string
+		even      bool
+		records   int // in one drawn answer
+	}{
+		{"one", 0, []uint16{1}, [][]string{one}, false, 1},
+		{"equal", 0, []uint16{1, 1, 1}, [][]string{three, one, two}, true, 3},
+		{"equal and limited", 2, []uint16{1, 1, 1}, [][]string{three, one, two}, true, 2},
+		{"limited to more than there is", 9, []uint16{1, 1, 1}, [][]string{three, one, two}, true, 3},
+		{"all without weight", 0, []uint16{0, 0, 0}, [][]string{one, two, three}, true, 3},
+		{"one heavier", 0, []uint16{1, 3, 1}, [][]string{one, two, three}, false, 3},
+		{"two addresses", 0, []uint16{1, 1}, [][]string{one, five}, false, 3},
+		{"two addresses and limited", 1, []uint16{1, 1}, [][]string{five, five}, false, 2},
+		{"more than fit in one piece", 0, []uint16{1, 1, 1, 1, 1}, [][]string{one, two, three, {"10.0.0.4"}, {"10.0.0.5"}}, true, 5},
+		{"one address twice", 0, []uint16{1, 1, 1}, [][]string{one, one, two}, false, 2},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			a := built(test.limit, test.weights, test.addresses...)
+			if a.even != test.even {
+				t.Errorf("even: got %t, want %t", a.even, test.even)
+			}
+			var whole []string
+			for _, rr := range a.Records {
+				whole = append(whole, rr.String())
+				if h := rr.Header(); h.Name != "web.fluid.internal." || h.Ttl != 5 {
+					t.Errorf("unexpected record %v", rr)
+				}
+			}
+			if !slices.IsSorted(whole) || cap(a.Records) != len(a.Records) {
+				t.Errorf("records: got %v with capacity %d", whole, cap(a.Records))
+			}
+			for range 100 {
+				drawn, extra := a.Draw()
+				if len(drawn) != test.records || cap(drawn) != len(drawn) || len(extra) != 0 {
+					t.Fatalf("drew %v with capacity %d and %v, want %d records", drawn, cap(drawn), extra, test.records)
+				}
+				seen := map[dns.RR]bool{}
+				for _, rr := range drawn {
+					if seen[rr] || !slices.Contains(a.Records, rr) {
+						t.Fatalf("drew %v from %v", drawn, whole)
+					}
+					seen[rr] = true
+				}
+			}
+			for i, rr := range a.Records {
+				if rr.String() != whole[i] {
+					t.Errorf("drawing changed the answer to %v", a.Records)
+				}
+			}
+		})
+	}
+}
+
+// Every order of equal instances is equally frequent, with a limit too.
+func TestDrawEvenIsFair(t *testing.T) {
+	for _, limit := range []int{0, 2} {
+		a := built(limit, []uint16{1, 1, 1}, []string{"10.0.0.1"}, []string{"10.0.0.2"}, []string{"10.0.0.3"})
+		const draws = 60_000
+		count := map[string]int{}
+		for range draws {
+			drawn, _ := a.Draw()
+			order := ""
+			for _, rr := range drawn {
+				order += rr.(*dns.A).A.String() + " "
+			}
+			count[order]++
+		}
+		if len(count) != 6 {
+			t.Errorf("limit %d: %d orders, want 6", limit, len(count))
+		}
+		for order, n := range count {
+			if mean := float64(draws) / 6; math.Abs(float64(n)-mean) > 6*math.Sqrt(mean) {
+				t.Errorf("limit %d: %s came %d times of %d", limit, order, n, draws)
+			}
+		}
+	}
+}
+
+// A packed answer allocates nothing but what it hands out.
+func TestDrawAllocatesOnce(t *testing.T) {
+	for n := 2; n <= packedSize+1; n++ {
+		var weights []uint16
+		var addresses [][]string
+		for i := range n {
+			weights, addresses = append(weights, 1), append(addresses, []string{fmt.Sprintf("10.0.0.%d", i)})
+		}
+		a := built(0, weights, addresses...)
+		if got := testing.AllocsPerRun(100, func() { a.Draw() }); got != 1 {
+			t.Errorf("%d instances: %v allocations, want 1", n, got)
+		}
+	}
+}
