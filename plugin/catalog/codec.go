@@ -306,6 +306,16 @@ func (c *Catalog) Batches(pos record.Position, seal Seal) []Batch {
 			return []Batch{b}
 		}
 	}
+	return c.Parts(seal)
+}
+
+// Parts builds the batches of the full state, whatever the reader has. It
+// returns nil if the seal is not of this catalog's state.
+func (c *Catalog) Parts(seal Seal) []Batch {
+	s := c.slot
+	if s.pos.IsZero() || seal.Position != s.pos || seal.Hash != s.hash {
+		return nil
+	}
 	var out []Batch
 	part, size := Batch{Seal: seal, Full: true}, 0
 	for e := range s.entries() {

@@ -28,6 +28,9 @@ func (e *engine) commit(b *catalog.Batch) {
 }
 
 func (e *engine) spread(b *catalog.Batch) {
+	if e.passive {
+		return
+	}
 	body := b.Append([]byte{frameBatch})
 	for _, id := range e.sample(fanout) {
 		e.send(id, body, urgentEager)
@@ -68,7 +71,7 @@ func (e *engine) onBatch(now int64, c *catalog.Catalog, from string, body []byte
 
 // onPart takes in a part of a full state and asks for the next.
 func (e *engine) onPart(now int64, c *catalog.Catalog, from string, b *catalog.Batch) error {
-	if from != e.fetch.peer || e.fetch.due == 0 {
+	if !e.passive && (from != e.fetch.peer || e.fetch.due == 0) {
 		return nil // not asked for
 	}
 	ch, done, err := e.asm.add(c, e.cluster, b)
@@ -81,7 +84,7 @@ func (e *engine) onPart(now int64, c *catalog.Catalog, from string, b *catalog.B
 	case done:
 		e.seal = b.Seal
 		e.fetch = fetching{}
-	case e.asm.stage != nil:
+	case e.asm.stage != nil && !e.passive:
 		e.fetch.due = now + fetchRetry
 		if e.asm.next%fetchAhead == 0 {
 			f := fetch{at: c.Position(), part: e.asm.next}
@@ -93,7 +96,7 @@ func (e *engine) onPart(now int64, c *catalog.Catalog, from string, b *catalog.B
 
 // behind asks a peer for committed state, if it says that it has more.
 func (e *engine) behind(now int64, c *catalog.Catalog, peer string, at record.Position) {
-	if e.cluster == "" || !c.Position().Before(at) || e.fetch.due != 0 {
+	if e.passive || e.cluster == "" || !c.Position().Before(at) || e.fetch.due != 0 {
 		return
 	}
 	e.fetch = fetching{at: at}

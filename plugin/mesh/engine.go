@@ -21,6 +21,7 @@ const (
 	fetchRetry  = 2000
 	fetchTries  = 5 // not a time: peers asked for one position
 	askEvery    = 50
+	vainPulls   = 8 // not a time: what nobody has is no longer asked for
 )
 
 const (
@@ -57,6 +58,9 @@ type engine struct {
 	self    string
 	cluster string
 	rng     *rand.Rand
+	// passive leaves the spreading of data to somebody else: the engine only
+	// takes in, and finds out who holds what.
+	passive bool
 	onClone func(record.OriginID)
 	// onLearned is called when something of an origin was taken in.
 	onLearned func(record.OriginID)
@@ -91,6 +95,8 @@ type pull struct {
 	peer string       // who is asked next, or was
 	due  int64        // when to ask, or to ask somebody else
 	sent bool
+	came bool // the answer held something new
+	vain int  // requests without an answer, or with one that held nothing
 }
 
 // fetching is a request for committed state under way.
@@ -142,7 +148,7 @@ func (e *engine) peerUp(now int64, id string) {
 	}
 	if len(e.greet) < 2 {
 		e.greet = append(e.greet, id)
-		e.nextDigest = min(e.nextDigest, now)
+		e.nextDigest = earlier(e.nextDigest, now)
 	}
 	e.schedule(now)
 }
@@ -175,7 +181,7 @@ func (e *engine) schedule(now int64) {
 	if e.nextHave == 0 {
 		e.nextHave = now + e.about(haveEvery)
 		e.nextView = now + e.about(viewEvery)
-		if e.nextDigest == 0 && len(e.greet) == 0 {
+		if e.nextDigest == 0 {
 			e.nextDigest = now + e.about(digestEvery)
 		}
 	}
@@ -227,11 +233,19 @@ func (e *engine) next() int64 {
 
 // tick does what is due.
 func (e *engine) tick(now int64, c *catalog.Catalog) {
+	if e.passive {
+		e.nextPush, e.nextHave, e.nextDigest, e.nextView = 0, 0, 0, 0
+		if e.nextAsk != 0 && now >= e.nextAsk {
+			e.ask(now)
+		}
+		return
+	}
 	if e.nextPush != 0 && now >= e.nextPush {
 		e.flush()
 	}
 	if len(e.peers) == 0 {
-		e.nextHave, e.nextDigest, e.nextView, e.nextAsk = 0, 0, 0, 0
+		e.nextHave, e.nextDigest, e.nextView, e.nextAsk, e.fetch = 0, 0, 0, 0, fetching{}
+		clear(e.pulls)
 		return
 	}
 	e.schedule(now)
@@ -257,6 +271,14 @@ func (e *engine) tick(now int64, c *catalog.Catalog) {
 		e.fetchFrom(now, c, pick(e.rng, e.active))
 	}
 	e.pullDue(now, c)
+}
+
+// takeFresh returns what was learned and not yet passed on, for a carrier that
+// passes it on in its own way.
+func (e *engine) takeFresh() []*catalog.Delta {
+	fresh := e.fresh
+	e.fresh, e.freshBytes, e.nextPush = nil, 0, 0
+	return fresh
 }
 
 // flush pushes what was learned to a few active peers.
@@ -358,6 +380,9 @@ func (e *engine) onDeltas(now int64, c *catalog.Catalog, from string, push bool,
 		e.join(res.Changes)
 		if !res.Learned {
 			continue
+		}
+		if p := e.pulls[d.Origin]; p != nil {
+			p.came, p.vain = true, 0
 		}
 		if e.onLearned != nil {
 			e.onLearned(d.Origin)

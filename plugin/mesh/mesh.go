@@ -125,6 +125,7 @@ type Config struct {
 	Keys        [][]byte // 16, 24 or 32 bytes each; the first encrypts, all decrypt
 	Allow       []netip.Prefix
 	Compression bool
+	Insecure    bool // a bind that other hosts can reach needs no key
 
 	// Hub is the group of an in-memory member. Default: one per process.
 	Hub *Hub
@@ -200,6 +201,8 @@ func New(cfg Config) (Mesh, error) {
 	switch cfg.Impl {
 	case InMemory:
 		return newMember(cfg)
+	case Memberlist, CRDT:
+		return newGossip(cfg)
 	}
 	return nil, fmt.Errorf("mesh: implementation %q is not one of inmemory, memberlist, crdt", cfg.Impl)
 }

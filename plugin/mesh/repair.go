@@ -14,6 +14,9 @@ import (
 
 // check plans to pull an origin if a peer's head shows something missing.
 func (e *engine) check(now int64, c *catalog.Catalog, peer string, head catalog.Head, patience int64) {
+	if e.passive {
+		return
+	}
 	if _, missing := c.Missing(head); !missing {
 		if p := e.pulls[head.Origin]; p != nil && p.head.Compare(head) <= 0 {
 			delete(e.pulls, head.Origin)
@@ -46,8 +49,8 @@ func (e *engine) pullDue(now int64, c *catalog.Catalog) {
 		if p.sent || !e.knows(p.peer) {
 			p.peer = pick(e.rng, e.active) // the one that was asked does not answer
 		}
-		if p.peer == "" {
-			delete(e.pulls, id)
+		if p.peer == "" || p.vain >= vainPulls {
+			delete(e.pulls, id) // a digest finds it again, if it exists
 			continue
 		}
 		if len(wants[p.peer]) >= maxHeads {
@@ -58,7 +61,8 @@ func (e *engine) pullDue(now int64, c *catalog.Catalog) {
 			wants = map[string][]catalog.Want{}
 		}
 		wants[p.peer] = append(wants[p.peer], w)
-		p.sent, p.due = true, now+pullRetry
+		p.sent, p.came, p.due = true, false, now+pullRetry
+		p.vain++
 	}
 	for _, peer := range slices.Sorted(maps.Keys(wants)) {
 		e.stats.Pulls++
@@ -92,7 +96,9 @@ func (e *engine) answered(now int64, c *catalog.Catalog, peer string) {
 			delete(e.pulls, id)
 			continue
 		}
-		p.sent, p.due = false, now
+		if p.came {
+			p.sent, p.due = false, now
+		}
 	}
 	e.pullDue(now, c)
 }
@@ -145,7 +151,7 @@ func (e *engine) sendHave(now int64, c *catalog.Catalog, to string, reply bool) 
 	slices.SortFunc(h.heads, func(a, b catalog.Head) int { return slices.Compare(a.Origin[:], b.Origin[:]) })
 	if len(h.heads) > maxHeads {
 		h.heads = h.heads[:maxHeads]
-		e.nextDigest = min(e.nextDigest, now) // too much for a list: compare everything
+		e.nextDigest = earlier(e.nextDigest, now) // too much for a list: compare everything
 	}
 	e.send(to, h.append(nil, frameHave), urgentControl)
 }

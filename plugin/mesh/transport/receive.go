@@ -147,7 +147,12 @@ func (t *Transport) serveStream(conn net.Conn, from netip.Addr) {
 	stop()
 	if err != nil {
 		conn.Close()
-		t.count.streamDrops.add(reasonOf(err))
+		// Of two streams between the same members one goes: nothing is lost.
+		if c := &t.count; reasonOf(err) == ReasonDuplicate {
+			c.closes.add(ReasonDuplicate)
+		} else {
+			c.streamDrops.add(reasonOf(err))
+		}
 		t.log.Debug("stream refused", "from", from, "reason", reasonOf(err), "error", err)
 		return
 	}

@@ -1,0 +1,538 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"github.com/fluid-sd/fluid/plugin/catalog"
+)
+
+const (
+	leaveTimeout = 3 * time.Second
+	rejoinFrom   = 15 * time.Second // own attempts to find lost members
+	rejoinTo     = 30 * time.Second
+	forgetAfter  = 72 * time.Hour // a dead member is looked for so long
+	joinAtOnce   = 3              // seeds of one attempt
+)
+
+// gossip is a member on memberlist. With an engine it is the crdt
+// implementation; without one, memberlist carries the data as well.
+type gossip struct {
+	cfg     Config
+	ml      *memberlist.Memberlist
+	mux     *mux
+	streams *streams
+	ring    *memberlist.Keyring // nil in a mesh without keys
+
+	step sync.Mutex // serialises the engine; taken before the replica's lock
+	eng  *engine
+
+	mu      sync.Mutex // guards what is below
+	known   map[string]Member
+	gone    map[string]time.Time // since when members are dead
+	events  []memberEvent
+	dropped map[string]uint64
+	last    time.Time // a frame came
+	leaving bool
+	closed  bool
+	holders chan struct{} // closed and replaced when a peer's head arrived
+
+	carrier *carrier // of the memberlist implementation
+	wake    chan struct{}
+	news    chan struct{}
+	stop    chan struct{}
+	wg      sync.WaitGroup
+}
+
+type memberEvent struct {
+	node Member
+	down bool
+}
+
+var _ Mesh = (*gossip)(nil)
+
+func newGossip(cfg Config) (*gossip, error) {
+	g := &gossip{
+		cfg: cfg, known: map[string]Member{}, gone: map[string]time.Time{}, dropped: map[string]uint64{},
+		wake: make(chan struct{}, 1), news: make(chan struct{}, 1), stop: make(chan struct{}), holders: make(chan struct{}),
+	}
+	base, err := g.transport()
+	if err != nil {
+		return nil, err
+	}
+	if g.streams, err = newStreams(cfg.ID, cfg.Label, cfg.Keys); err != nil {
+		_ = base.Shutdown()
+		return nil, err
+	}
+	g.streams.compress = cfg.Compression
+	g.streams.dial = base.DialAddressTimeout
+	g.streams.addr = g.addrOf
+	g.streams.receive = g.receive
+	g.streams.dropped = g.drop
+	g.mux = newMux(base, cfg.Allow, g.drop, g.streams.accept)
+	g.eng = newEngine(cfg.ID, cfg.Cluster, rand.Uint64())
+	g.eng.onClone = cfg.OnClone
+	if cfg.Impl == Memberlist {
+		g.carrier, g.eng.passive = newCarrier(g), true
+	}
+	conf, err := g.config()
+	if err != nil {
+		_ = base.Shutdown()
+		return nil, err
+	}
+	g.mux.start()
+	if g.ml, err = memberlist.Create(conf); err != nil {
+		_ = g.mux.Shutdown()
+		g.streams.close()
+		return nil, fmt.Errorf("mesh: %w", err)
+	}
+	g.members() // this one
+	g.wg.Go(g.run)
+	g.wg.Go(g.rejoin)
+	return g, nil
+}
+
+func (g *gossip) transport() (memberlist.NodeAwareTransport, error) {
+	if g.cfg.Transport != nil {
+		return g.cfg.Transport, nil
+	}
+	host, _, err := net.SplitHostPort(g.cfg.Bind)
+	if err != nil {
+		return nil, fmt.Errorf("mesh: bind %q: use HOST:PORT", g.cfg.Bind)
+	}
+	if ip, err := netip.ParseAddr(host); (err != nil || !ip.IsLoopback()) && host != "localhost" && len(g.cfg.Keys) == 0 && !g.cfg.Insecure {
+		return nil, fmt.Errorf("mesh: bind %q can be reached from other hosts without a key; set a gossip key, or allow it explicitly", g.cfg.Bind)
+	}
+	s, err := listen(g.cfg.Bind)
+	if err != nil {
+		return nil, fmt.Errorf("mesh: bind: %w", err)
+	}
+	s.start()
+	return s, nil
+}
+
+func (g *gossip) config() (*memberlist.Config, error) {
+	conf := memberlist.DefaultLANConfig()
+	conf.Name = g.cfg.ID
+	conf.Label = g.cfg.Label
+	conf.Transport = g.mux
+	conf.Delegate = (*delegate)(g)
+	conf.Events = (*delegate)(g)
+	conf.Alive = (*delegate)(g)
+	conf.GossipInterval = 100 * time.Millisecond
+	conf.GossipNodes = 4
+	conf.PushPullInterval = time.Minute
+	conf.GossipToTheDeadTime = time.Minute
+	conf.DeadNodeReclaimTime = 30 * time.Second
+	conf.HandoffQueueDepth = 4096
+	conf.EnableCompression = g.cfg.Compression
+	conf.BindPort, conf.AdvertisePort = 0, 0
+	conf.Logger = log.New(logWriter{g.cfg.Logger}, "", 0)
+	if g.cfg.Advertise != "" {
+		host, port, err := net.SplitHostPort(g.cfg.Advertise)
+		if err != nil {
+			return nil, fmt.Errorf("mesh: advertise %q: use HOST:PORT", g.cfg.Advertise)
+		}
+		conf.AdvertiseAddr = host
+		if conf.AdvertisePort, err = strconv.Atoi(port); err != nil {
+			return nil, fmt.Errorf("mesh: advertise %q: use HOST:PORT", g.cfg.Advertise)
+		}
+	}
+	if len(g.cfg.Keys) > 0 {
+		ring, err := memberlist.NewKeyring(g.cfg.Keys, g.cfg.Keys[0])
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrKey, err)
+		}
+		g.ring, conf.Keyring = ring, ring
+	}
+	if g.carrier != nil {
+		conf.PushPullInterval = 10 * time.Second
+	}
+	return conf, nil
+}
+
+// do runs a step of the engine and carries out what it led to. A panic in it
+// is logged and counted; it must not take the process with it.
+func (g *gossip) do(f func(now int64, c *catalog.Catalog)) {
+	g.step.Lock()
+	defer g.step.Unlock()
+	defer func() {
+		if r := recover(); r != nil {
+			g.drop("panic")
+			g.cfg.Logger.Error("mesh step panicked", "panic", r, "stack", string(debug.Stack()))
+		}
+	}()
+	var out []send
+	before := g.eng.next()
+	g.cfg.Replica.Update(func(c *catalog.Catalog) (ch catalog.Changes) {
+		g.eng.begin()
+		f(time.Now().UnixMilli(), c)
+		out, ch = g.eng.end()
+		return ch
+	})
+	g.streams.send(out)
+	if g.eng.next() < before {
+		poke(g.wake)
+	}
+}
+
+func poke(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// run is the member's clock: it ticks the engine and takes in membership.
+func (g *gossip) run() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-g.stop:
+			return
+		case <-g.news:
+			g.members()
+		case <-g.wake:
+		case <-timer.C:
+		}
+		g.step.Lock()
+		due := g.eng.next()
+		g.step.Unlock()
+		now := time.Now().UnixMilli()
+		if due <= now {
+			g.do(func(now int64, c *catalog.Catalog) { g.eng.tick(now, c) })
+			g.step.Lock()
+			due = g.eng.next()
+			g.step.Unlock()
+		}
+		timer.Reset(time.Duration(min(max(due-now, 1), 60_000)) * time.Millisecond)
+	}
+}
+
+// receive takes in a frame from a stream.
+func (g *gossip) receive(from string, frame []byte) {
+	g.do(func(now int64, c *catalog.Catalog) { g.eng.receive(now, c, from, frame) })
+	g.mu.Lock()
+	g.last = time.Now()
+	close(g.holders)
+	g.holders = make(chan struct{})
+	g.mu.Unlock()
+}
+
+func (g *gossip) drop(reason string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.dropped[reason]++
+}
+
+// members takes in what memberlist reported.
+func (g *gossip) members() {
+	g.mu.Lock()
+	events := g.events
+	g.events = nil
+	g.mu.Unlock()
+	for _, ev := range events {
+		m := ev.node
+		switch {
+		case !ev.down:
+			m.State = Alive
+		case m.State != Left:
+			m.State = Dead
+		}
+		g.mu.Lock()
+		old, seen := g.known[m.ID]
+		m.Since = time.Now()
+		if seen && old.State == m.State {
+			m.Since = old.Since
+		}
+		g.known[m.ID] = m
+		if m.State == Dead {
+			g.gone[m.ID] = m.Since
+		} else {
+			delete(g.gone, m.ID)
+		}
+		g.mu.Unlock()
+		g.do(func(now int64, c *catalog.Catalog) {
+			if m.ID != g.cfg.ID {
+				if m.State == Alive {
+					g.eng.peerUp(now, m.ID)
+				} else {
+					g.eng.peerDown(m.ID)
+				}
+			}
+			g.eng.join(c.ObserveMember(now, m.ID, memberStatus(m.State)))
+		})
+		if g.cfg.OnMember != nil && (!seen || old.State != m.State) {
+			g.cfg.OnMember(m)
+		}
+	}
+}
+
+// rejoin looks for members that were lost, and for seeds, for as long as the
+// member lives: memberlist alone never heals a split that lasted.
+func (g *gossip) rejoin() {
+	for {
+		pause := rejoinFrom + rand.N(rejoinTo-rejoinFrom)
+		g.mu.Lock()
+		alone := !slices.ContainsFunc(slices.Collect(maps.Values(g.known)), func(m Member) bool { return m.State == Alive && m.ID != g.cfg.ID })
+		g.mu.Unlock()
+		if alone && len(g.cfg.Seeds) > 0 {
+			pause = time.Second + rand.N(2*time.Second)
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-g.stop:
+			t.Stop()
+			return
+		case <-t.C:
+		}
+		if addrs := g.lost(); len(addrs) > 0 {
+			if _, err := g.ml.Join(addrs); err != nil {
+				g.cfg.Logger.Debug("mesh rejoin", "addrs", addrs, "err", err)
+			}
+		}
+	}
+}
+
+// lost returns at most two addresses worth a try: a seed that is not known to
+// be alive, and a member that died.
+func (g *gossip) lost() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	alive := map[string]bool{}
+	for _, m := range g.known {
+		alive[m.Addr] = m.State == Alive
+	}
+	var seeds, dead, out []string
+	for _, s := range g.cfg.Seeds {
+		if !alive[s] {
+			seeds = append(seeds, s)
+		}
+	}
+	for id, since := range g.gone {
+		if time.Since(since) > forgetAfter {
+			delete(g.gone, id)
+			delete(g.known, id)
+			continue
+		}
+		dead = append(dead, g.known[id].Addr)
+	}
+	if len(seeds) > 0 {
+		out = append(out, seeds[rand.IntN(len(seeds))])
+	}
+	if len(dead) > 0 {
+		out = append(out, dead[rand.IntN(len(dead))])
+	}
+	return out
+}
+
+func (g *gossip) addrOf(id string) (string, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m, ok := g.known[id]
+	return m.Addr, ok
+}
+
+// Self implements Mesh.
+func (g *gossip) Self() Member {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if m, ok := g.known[g.cfg.ID]; ok {
+		return m
+	}
+	n := g.ml.LocalNode()
+	return Member{ID: g.cfg.ID, Name: g.cfg.Name, Addr: n.Address(), Role: g.cfg.Role, State: Alive, Zone: g.cfg.Zone}
+}
+
+// Members implements Mesh.
+func (g *gossip) Members() []Member {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.SortedFunc(maps.Values(g.known), func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
+}
+
+// Join implements Mesh.
+func (g *gossip) Join(ctx context.Context, addrs []string) (int, error) {
+	type result struct {
+		n   int
+		err error
+	}
+	addrs = slices.Clone(addrs)
+	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+	done := make(chan result, 1)
+	g.mu.Lock()
+	if g.closed {
+		g.mu.Unlock()
+		return 0, ErrClosed
+	}
+	g.wg.Go(func() {
+		n, err := g.ml.Join(addrs[:min(len(addrs), joinAtOnce)])
+		done <- result{n, err}
+	})
+	g.mu.Unlock()
+	select {
+	case r := <-done:
+		if r.n == 0 {
+			return 0, errors.Join(ErrNoMember, r.err)
+		}
+		return r.n, nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// Publish implements Mesh.
+func (g *gossip) Publish(d catalog.Delta) {
+	if g.isClosed() {
+		return
+	}
+	if g.carrier != nil {
+		g.carrier.publish(&d)
+		return
+	}
+	g.do(func(now int64, _ *catalog.Catalog) { g.eng.local(now, &d) })
+}
+
+// Commit implements Mesh.
+func (g *gossip) Commit(b catalog.Batch) {
+	if g.isClosed() {
+		return
+	}
+	g.do(func(int64, *catalog.Catalog) { g.eng.commit(&b) })
+	if g.carrier != nil {
+		g.carrier.commit(&b)
+	}
+}
+
+func (g *gossip) isClosed() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.closed
+}
+
+// Confirm implements Mesh.
+func (g *gossip) Confirm(ctx context.Context, head catalog.Head, k int) (int, error) {
+	g.do(func(now int64, _ *catalog.Catalog) { g.eng.await(now, head) })
+	defer g.do(func(int64, *catalog.Catalog) { g.eng.awaitEnd() })
+	for {
+		g.mu.Lock()
+		changed, closed := g.holders, g.closed
+		g.mu.Unlock()
+		g.step.Lock()
+		n := g.eng.holders(head)
+		g.step.Unlock()
+		if n >= k {
+			return n, nil
+		}
+		if closed {
+			return n, ErrClosed
+		}
+		select {
+		case <-changed:
+		case <-g.stop:
+			return n, ErrClosed
+		case <-ctx.Done():
+			return n, ctx.Err()
+		}
+	}
+}
+
+// Keys implements Mesh.
+func (g *gossip) Keys() []string {
+	if g.ring == nil {
+		return []string{}
+	}
+	return fingerprints(g.ring.GetKeys())
+}
+
+// SetKeys implements Mesh.
+func (g *gossip) SetKeys(keys [][]byte) error {
+	if err := checkKeys(keys); err != nil {
+		return err
+	}
+	if g.ring == nil {
+		return fmt.Errorf("%w: this mesh was started without keys; restart its members with one", ErrKey)
+	}
+	for _, k := range keys {
+		if err := g.ring.AddKey(k); err != nil {
+			return fmt.Errorf("%w: %w", ErrKey, err)
+		}
+	}
+	if err := g.ring.UseKey(keys[0]); err != nil {
+		return fmt.Errorf("%w: %w", ErrKey, err)
+	}
+	for _, k := range g.ring.GetKeys() {
+		if !inRing(keys, k) {
+			if err := g.ring.RemoveKey(k); err != nil {
+				return fmt.Errorf("%w: %w", ErrKey, err)
+			}
+		}
+	}
+	g.streams.setRing(keys)
+	return nil
+}
+
+// Stats implements Mesh.
+func (g *gossip) Stats() Stats {
+	g.step.Lock()
+	s := g.eng.stats
+	s.Dropped = maps.Clone(s.Dropped)
+	g.step.Unlock()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for reason, n := range g.dropped {
+		s.Dropped[reason] += n
+	}
+	if !g.last.IsZero() {
+		s.Age = int(time.Since(g.last).Milliseconds())
+	}
+	return s
+}
+
+// Leave implements Mesh.
+func (g *gossip) Leave(ctx context.Context) error {
+	if g.isClosed() {
+		return ErrClosed
+	}
+	g.mu.Lock()
+	g.leaving = true
+	g.mu.Unlock()
+	timeout := leaveTimeout
+	if d, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, time.Until(d))
+	}
+	err := g.ml.UpdateNode(timeout / 2) // the metadata says that it goes
+	err = errors.Join(err, g.ml.Leave(timeout/2))
+	return errors.Join(err, g.Close())
+}
+
+// Close implements Mesh.
+func (g *gossip) Close() error {
+	g.mu.Lock()
+	closed := g.closed
+	g.closed = true
+	g.mu.Unlock()
+	if closed {
+		return nil
+	}
+	close(g.stop)
+	err := g.ml.Shutdown()
+	g.streams.close()
+	g.wg.Wait()
+	return err
+}
