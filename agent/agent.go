@@ -38,8 +38,9 @@ type Agent struct {
 	view   *view
 	feed   *feed.Server
 
-	raftAddr      string // that other servers are told
-	httpURL       string // that other agents are told
+	joinErr       atomic.Pointer[string] // why joining has failed so far
+	raftAddr      string                 // that other servers are told
+	httpURL       string                 // that other agents are told
 	socket, admin string
 	handler       atomic.Pointer[http.Handler] // nil while state is restored
 	failed        chan error                   // the first failure of a background part

@@ -94,6 +94,7 @@ func (a *Agent) join(ctx context.Context) {
 		err := a.tryJoin(ctx)
 		switch {
 		case err == nil:
+			a.joinErr.Store(nil)
 			return
 		case ctx.Err() != nil:
 			return
@@ -102,6 +103,8 @@ func (a *Agent) join(ctx context.Context) {
 			return
 		case err.Error() != said:
 			said = err.Error()
+			why := said
+			a.joinErr.Store(&why)
 			a.log.Warn("could not join yet", "url", a.cfg.Raft.JoinURL, "error", err)
 		}
 		t := time.NewTimer(pause/2 + rand.N(pause))

@@ -39,7 +39,11 @@ func (a *Agent) ready() (reasons []string, checks map[string]string) {
 	case a.cfg.ShouldBootstrap():
 		reasons = append(reasons, "no state yet: the cluster is being formed")
 	case a.cfg.Raft.JoinURL != "":
-		reasons = append(reasons, "no state yet: joining through "+a.cfg.Raft.JoinURL)
+		why := "no state yet: joining through " + a.cfg.Raft.JoinURL
+		if p := a.joinErr.Load(); p != nil {
+			why += ": " + *p
+		}
+		reasons = append(reasons, why)
 	default:
 		reasons = append(reasons, "no state yet: this agent is not part of a cluster; set RAFT_BOOTSTRAP=true or RAFT_JOIN_URL")
 	}

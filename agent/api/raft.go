@@ -121,7 +121,7 @@ func RaftServerOf(sv store.Server) RaftServer {
 		suffrage = "voter"
 	}
 	return RaftServer{
-		ID: sv.ID, Name: sv.Name, Addr: sv.Addr, Suffrage: suffrage, Leader: sv.Leader, Healthy: sv.Healthy,
+		ID: sv.ID, Name: sv.Name, Addr: sv.Addr, HTTP: sv.HTTP, Suffrage: suffrage, Leader: sv.Leader, Healthy: sv.Healthy,
 	}
 }
 

@@ -272,6 +272,7 @@ type RaftServer struct {
 	ID       string `json:"id"`
 	Name     string `json:"name"`
 	Addr     string `json:"addr"`
+	HTTP     string `json:"http" doc:"Base URL of its HTTP interface."`
 	Suffrage string `json:"suffrage" enum:"voter,nonvoter"`
 	Leader   bool   `json:"leader"`
 	Healthy  bool   `json:"healthy"`

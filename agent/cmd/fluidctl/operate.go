@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,6 +22,7 @@ func (c *ctl) evictCmd() *cobra.Command {
 
 func (c *ctl) overlayCmd(kind, use, short string) *cobra.Command {
 	o := api.Overlay{Kind: kind}
+	var wait bool
 	cmd := &cobra.Command{
 		Use: use, Short: short,
 		Example:           "  fluidctl " + strings.Fields(use)[0] + " checkout/10.0.0.9 --reason upgrade --expires 30m",
@@ -33,6 +35,7 @@ func (c *ctl) overlayCmd(kind, use, short string) *cobra.Command {
 			}
 			o.Service, o.Instance, o.Node = t.service, t.instance, t.node
 			opt := &api.WriteOptions{}
+			c.everywhere(opt, wait)
 			var placed api.Placed
 			err = c.write(cmd.Context(), opt, func(ctx context.Context, cl *api.Client) (err error) {
 				placed, err = cl.CreateOverlay(ctx, o, opt)
@@ -41,15 +44,41 @@ func (c *ctl) overlayCmd(kind, use, short string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printAs(c, placed, func(w io.Writer, p api.Placed) {
+			err = printAs(c, placed, func(w io.Writer, p api.Placed) {
 				row(w, "OVERLAY", "TARGET", "INDEX")
 				row(w, p.ID, args[0], p.Index)
 			})
+			if err != nil || !wait {
+				return err
+			}
+			return c.spread(&placed.Spread)
 		},
 	}
+	cmd.Flags().BoolVar(&wait, "wait", false, "until every DNS server has applied it; exits 3 if that takes longer than --timeout")
 	cmd.Flags().StringVar(&o.Reason, "reason", "", "why, for those who look later")
 	cmd.Flags().StringVar(&o.Expires, "expires", "", "lift it after this long, such as 30m")
 	return cmd
+}
+
+// everywhere makes a write wait for every DNS server, a little less long than
+// the client itself waits.
+func (c *ctl) everywhere(opt *api.WriteOptions, wait bool) {
+	if wait {
+		opt.Wait, opt.Timeout = "everywhere", min(c.timeout*9/10, time.Minute).String()
+	}
+}
+
+// spread says on standard error how far a write has got. It is done in any
+// case; one that is not everywhere exits 3.
+func (c *ctl) spread(sp *api.Spread) error {
+	if sp == nil {
+		return nil
+	}
+	if !sp.Everywhere {
+		return &exitError{exitLagging, fmt.Errorf("done, but not everywhere yet: %s", strings.Join(sp.Lagging, ", "))}
+	}
+	_, err := fmt.Fprintf(c.stderr, "everywhere; caches behind the DNS servers may hold the old answer for %s\n", sp.ClientTTL)
+	return err
 }
 
 func (c *ctl) undrainCmd() *cobra.Command {
@@ -130,7 +159,7 @@ func (c *ctl) configCmd() *cobra.Command {
 			if cmd.Flags().Changed("guard") {
 				want.Guard = &guard
 			}
-			opt := wf.options()
+			opt := wf.options(c)
 			var done api.Registered
 			err := c.write(cmd.Context(), opt, func(ctx context.Context, cl *api.Client) (err error) {
 				done, err = cl.PutServiceConfig(ctx, args[0], want, opt)

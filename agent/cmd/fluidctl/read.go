@@ -171,25 +171,3 @@ func (c *ctl) versionCmd() *cobra.Command {
 func versionTable(w io.Writer, v api.VersionInfo) {
 	_, _ = fmt.Fprintf(w, "fluidctl %s\n", v) // the tabwriter keeps its first error for Flush
 }
-
-func (c *ctl) raftCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "raft", Short: "Look at consensus", Args: cobra.NoArgs}
-	cmd.AddCommand(&cobra.Command{
-		Use: "list", Short: "List the servers", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.read(cmd.Context(), func(ctx context.Context, cl *api.Client) error {
-				r, err := cl.Raft(ctx)
-				if err != nil {
-					return err
-				}
-				return printAs(c, r, func(w io.Writer, r api.Raft) {
-					row(w, "NAME", "ID", "ADDRESS", "SUFFRAGE", "LEADER", "HEALTHY")
-					for _, s := range r.Servers {
-						row(w, s.Name, s.ID, s.Addr, s.Suffrage, s.Leader, s.Healthy)
-					}
-				})
-			})
-		},
-	})
-	return cmd
-}

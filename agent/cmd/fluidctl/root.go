@@ -82,7 +82,7 @@ A target is SERVICE, SERVICE/ID, service:NAME or node:NAME.
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(
 		c.registerCmd(), c.deregisterCmd(), c.getCmd(), c.listCmd(), c.resolveCmd(), c.statusCmd(), c.versionCmd(),
-		c.drainCmd(), c.undrainCmd(), c.evictCmd(), c.configCmd(), c.raftCmd(), c.tlsCmd(),
+		c.drainCmd(), c.undrainCmd(), c.evictCmd(), c.configCmd(), c.raftCmd(), c.doctorCmd(), c.tlsCmd(), c.tlsCmd(),
 	)
 	return root
 }
@@ -102,7 +102,10 @@ func envOr(name, value string) string {
 }
 
 // client returns a client of the agent that the flags name.
-func (c *ctl) client() (*api.Client, error) {
+func (c *ctl) client() (*api.Client, error) { return c.clientOf(c.addr) }
+
+// clientOf returns a client of any agent, with the same token.
+func (c *ctl) clientOf(addr string) (*api.Client, error) {
 	token := ""
 	if c.tokenFile != "" {
 		b, err := os.ReadFile(c.tokenFile)
@@ -111,7 +114,7 @@ func (c *ctl) client() (*api.Client, error) {
 		}
 		token = strings.TrimSpace(string(b))
 	}
-	cl, err := api.NewClient(c.addr, token, nil)
+	cl, err := api.NewClient(addr, token, nil)
 	if err != nil {
 		return nil, &exitError{exitUsage, err}
 	}

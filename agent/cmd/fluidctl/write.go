@@ -18,16 +18,18 @@ import (
 type writeFlags struct {
 	key     string
 	ifMatch int64
-	wait    string
+	wait    bool
 }
 
 func (f *writeFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.key, "idempotency-key", "", "name this change, so that repeating it does nothing")
+	cmd.Flags().BoolVar(&f.wait, "wait", false, "until every DNS server has applied it; exits 3 if that takes longer than --timeout")
 	cmd.Flags().Int64Var(&f.ifMatch, "if-match", -1, "index that the thing to change must have; 0: it must not exist")
 }
 
-func (f *writeFlags) options() *api.WriteOptions {
-	o := &api.WriteOptions{IdempotencyKey: f.key, Wait: f.wait}
+func (f *writeFlags) options(c *ctl) *api.WriteOptions {
+	o := &api.WriteOptions{IdempotencyKey: f.key}
+	c.everywhere(o, f.wait)
 	if f.ifMatch >= 0 {
 		n := uint64(f.ifMatch)
 		o.IfMatch = &n
@@ -57,7 +59,7 @@ func (c *ctl) registerCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return c.register(cmd.Context(), apps, wf.options())
+				return c.register(cmd.Context(), apps, wf.options(c))
 			}
 			if len(args) == 0 {
 				return usageError("name the service: fluidctl register checkout --ip 10.0.0.9")
@@ -80,7 +82,7 @@ func (c *ctl) registerCmd() *cobra.Command {
 			if t.Meta, err = parsePairs("--meta", meta); err != nil {
 				return err
 			}
-			return c.register(cmd.Context(), []api.App{{AppID: args[0], Target: t}}, wf.options())
+			return c.register(cmd.Context(), []api.App{{AppID: args[0], Target: t}}, wf.options(c))
 		},
 	}
 	fs := cmd.Flags()
@@ -168,12 +170,16 @@ func (c *ctl) register(ctx context.Context, apps []api.App, opt *api.WriteOption
 	if err != nil {
 		return err
 	}
-	return printAs(c, done, func(w io.Writer, done []api.Registered) {
+	err = printAs(c, done, func(w io.Writer, done []api.Registered) {
 		row(w, "SERVICE", "ID", "CLASS", "INDEX")
 		for _, r := range done {
 			row(w, r.Service, r.ID, r.Class, r.Index)
 		}
 	})
+	if err != nil || len(done) == 0 {
+		return err
+	}
+	return c.spread(done[0].Spread) // one write, one spread
 }
 
 func (c *ctl) deregisterCmd() *cobra.Command {
@@ -193,7 +199,7 @@ func (c *ctl) deregisterCmd() *cobra.Command {
 				if t.node != "" {
 					return usageError("%s: only services and instances can be removed", arg)
 				}
-				opt := wf.options()
+				opt := wf.options(c)
 				err = c.write(cmd.Context(), opt, func(ctx context.Context, cl *api.Client) (err error) {
 					var r api.Removed
 					if t.instance == "" {
@@ -210,12 +216,16 @@ func (c *ctl) deregisterCmd() *cobra.Command {
 					return fmt.Errorf("%s: %w", arg, err)
 				}
 			}
-			return printAs(c, removed, func(w io.Writer, list []api.Removed) {
+			err := printAs(c, removed, func(w io.Writer, list []api.Removed) {
 				row(w, "REMOVED", "ID", "INDEX")
 				for _, r := range list {
 					row(w, r.Service, r.ID, r.Index)
 				}
 			})
+			if err != nil {
+				return err
+			}
+			return c.spread(removed[len(removed)-1].Spread)
 		},
 	}
 	wf.add(cmd)

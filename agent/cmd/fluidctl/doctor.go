@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fluid-sd/fluid/agent/api"
+)
+
+// finding is one thing that doctor looked at.
+type finding struct {
+	Check  string `json:"check"`
+	State  string `json:"state"` // ok, warning or problem
+	Detail string `json:"detail"`
+}
+
+// maxLag is how many log entries a healthy server may be behind.
+const maxLag = 1000
+
+func (c *ctl) doctorCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "doctor", Short: "Look for what is wrong with the cluster", Args: cobra.NoArgs,
+		Long: "Look for what is wrong with the cluster, from this agent and from every server it knows.\nExits 1 if there is a problem.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var found []finding
+			err := c.read(cmd.Context(), func(ctx context.Context, cl *api.Client) (err error) {
+				found, err = c.examine(ctx, cl)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			err = printAs(c, found, func(w io.Writer, list []finding) {
+				row(w, "CHECK", "STATE", "DETAIL")
+				for _, f := range list {
+					row(w, f.Check, f.State, f.Detail)
+				}
+			})
+			for _, f := range found {
+				if err == nil && f.State == "problem" {
+					return &exitError{code: exitFailed}
+				}
+			}
+			return err
+		},
+	}
+}
+
+func (c *ctl) examine(ctx context.Context, cl *api.Client) ([]finding, error) {
+	var out []finding
+	add := func(check string, ok bool, bad, format string, args ...any) {
+		state := "ok"
+		if !ok {
+			state = bad
+		}
+		out = append(out, finding{check, state, fmt.Sprintf(format, args...)})
+	}
+	ready, err := cl.Ready(ctx)
+	if err != nil {
+		return nil, err
+	}
+	add("agent", ready.Status == "ready", "problem", "%s", strings.Join(append([]string{ready.Status}, ready.Reasons...), ": "))
+	raft, err := cl.Raft(ctx)
+	if err != nil {
+		return nil, err
+	}
+	add("leader", raft.Leader.ID != "", "problem", "%s", orNone(raft.Leader.Name, "none known: writes are refused, DNS goes on"))
+	voters, healthy := 0, 0
+	for _, s := range raft.Servers {
+		if s.Suffrage == "voter" {
+			voters++
+			if s.Healthy || raft.Leader.HTTP == "" {
+				healthy++
+			}
+		}
+	}
+	add("voters", voters >= 3, "warning", "%d; fewer than 3 do not survive the loss of one", voters)
+	if raft.State == "leader" {
+		add("quorum", healthy > voters/2, "problem", "%d of %d voters answer the leader", healthy, voters)
+	}
+	return append(out, c.examineServers(ctx, raft)...), nil
+}
+
+// examineServers asks every server for its own view.
+func (c *ctl) examineServers(ctx context.Context, here api.Raft) []finding {
+	var out []finding
+	for _, s := range here.Servers {
+		check := "server " + s.Name
+		if s.HTTP == "" {
+			out = append(out, finding{check, "warning", "its HTTP address is not known"})
+			continue
+		}
+		cl, err := c.clientOf(s.HTTP)
+		if err != nil {
+			out = append(out, finding{check, "problem", err.Error()})
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		there, err := cl.Raft(ctx)
+		cancel()
+		switch {
+		case err != nil:
+			out = append(out, finding{check, "problem", "does not answer: " + err.Error()})
+		case there.ClusterID != here.ClusterID:
+			out = append(out, finding{check, "problem", fmt.Sprintf("is of cluster %s, this agent of %s", there.ClusterID, here.ClusterID)})
+		case there.AppliedIndex+maxLag < here.CommitIndex:
+			out = append(out, finding{check, "warning", fmt.Sprintf("applied %d of %d", there.AppliedIndex, here.CommitIndex)})
+		default:
+			out = append(out, finding{check, "ok", fmt.Sprintf("%s, applied %d:%d", there.State, there.Generation, there.AppliedIndex)})
+		}
+	}
+	return out
+}
+
+func orNone(s, none string) string {
+	if s == "" {
+		return none
+	}
+	return s
+}
