@@ -85,7 +85,7 @@ func (p *program) command() *cobra.Command {
 		Short: "Take registrations, agree on them with Raft, and stream them to the CoreDNS of this host",
 		Long: "Take registrations, agree on them with Raft, and stream them to the CoreDNS of this host.\n\n" +
 			"Every flag has a variable and a key in the YAML file; a flag wins over the variable, that over the file.",
-		Args: cobra.NoArgs, SilenceErrors: true, SilenceUsage: true,
+		SilenceErrors: true, SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if version {
 				return p.version()
@@ -100,9 +100,16 @@ func (p *program) command() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return &usageError{fmt.Errorf("%w\nrun fluid-agent --help", err)}
 	})
+	noArgs := func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return &usageError{fmt.Errorf("unknown command %q; run fluid-agent --help", args[0])}
+		}
+		return nil
+	}
+	root.Args = noArgs
 	root.AddCommand(
 		&cobra.Command{
-			Use: "validate", Short: "Check the configuration without starting", Args: cobra.NoArgs,
+			Use: "validate", Short: "Check the configuration without starting", Args: noArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				cfg, err := p.config(cmd)
 				if err != nil {
@@ -114,7 +121,7 @@ func (p *program) command() *cobra.Command {
 			},
 		},
 		&cobra.Command{
-			Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+			Use: "version", Short: "Print the version", Args: noArgs,
 			RunE: func(*cobra.Command, []string) error { return p.version() },
 		},
 		p.resetCommand(),

@@ -84,7 +84,25 @@ A target is SERVICE, SERVICE/ID, service:NAME or node:NAME.
 		c.registerCmd(), c.deregisterCmd(), c.getCmd(), c.listCmd(), c.resolveCmd(), c.statusCmd(), c.versionCmd(),
 		c.drainCmd(), c.undrainCmd(), c.evictCmd(), c.configCmd(), c.raftCmd(), c.doctorCmd(), c.tlsCmd(), c.tlsCmd(),
 	)
+	wrapArgs(root)
 	return root
+}
+
+// wrapArgs makes a wrong number of arguments an error of usage, everywhere.
+func wrapArgs(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			err := check(cmd, args)
+			var ee *exitError
+			if err == nil || errors.As(err, &ee) {
+				return err
+			}
+			return usageError("%w\nrun %s --help", err, cmd.CommandPath())
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		wrapArgs(sub)
+	}
 }
 
 func suggestion(cmd *cobra.Command, name string) string {
