@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -60,77 +61,175 @@ func newCluster(t *testing.T) []*host {
 	return hosts
 }
 
-// TestLeaderKilled kills the leader with SIGKILL while all three DNS servers
-// are asked and a client writes. No query fails, nothing that was acknowledged
-// is lost, no DNS server goes back in time, and all end up the same.
-func TestLeaderKilled(t *testing.T) {
-	t.Parallel()
-	hosts := newCluster(t)
-	hosts[1].register("steady", "10.0.0.9")
-	shown := make([]atomic.Int64, len(hosts))
-	loads := make([]*load, len(hosts))
-	write := writer(t)
-	last := write(hosts[0])
+// watch asks all DNS servers of a cluster for a service that never changes and
+// for the clock, which must never go back.
+type watch struct {
+	t     *testing.T
+	hosts []*host
+	shown []atomic.Int64 // the clock, by host
+	loads []*load
+	write func(h *host) int64 // moves the clock
+	last  int64               // where the last write that was acknowledged moved it
+}
+
+func startWatch(t *testing.T, hosts []*host) *watch {
+	t.Helper()
+	w := &watch{t: t, hosts: hosts, shown: make([]atomic.Int64, len(hosts)), write: writer(t)}
+	hosts[0].register("steady", "10.0.0.9")
+	w.last = w.write(hosts[0])
 	for i, h := range hosts {
 		eventually(t, "both services are answered", func() bool {
 			return resolves(h.dns, "steady"+zone, "10.0.0.9") && len(h.now("clock"+zone)) == 1
 		})
-		loads[i] = startLoad(t, h.dns, 200, []string{"steady" + zone, "clock" + zone}, func(name string, r *dns.Msg) error {
-			got := addrs(r)
-			if r.Rcode != dns.RcodeSuccess || len(got) != 1 {
-				return fmt.Errorf("%s at %s: got %s %v", name, h.id, dns.RcodeToString[r.Rcode], got)
-			}
-			if name == "steady"+zone {
-				if got[0] != "10.0.0.9" {
-					return fmt.Errorf("%s at %s: got %v", name, h.id, got)
-				}
-				return nil
-			}
-			now, err := clockOf(got[0])
-			if was := shown[i].Swap(now); err == nil && now < was {
-				err = fmt.Errorf("%s at %s went back from %d to %d", name, h.id, was, now)
-			}
-			return err
-		})
+		w.loads = append(w.loads, startLoad(t, h.dns, 200, []string{"steady" + zone, "clock" + zone}, func(name string, r *dns.Msg) error {
+			return w.judge(i, name, r)
+		}))
 	}
-	name := hosts[0].raftNow().Leader.Name
-	at := slices.IndexFunc(hosts, func(h *host) bool { return h.id == name })
-	if at < 0 {
-		t.Fatalf("the leader is %q", name)
-	}
-	leader, rest := hosts[at], slices.Delete(slices.Clone(hosts), at, at+1)
-	for range 20 {
-		last = write(rest[0])
-	}
-	leader.agent.kill()
-	began := time.Now()
-	last = write(rest[0])
-	t.Logf("writes go on %v after the leader was killed", time.Since(began).Round(time.Millisecond))
-	for i := range 20 {
-		last = write(rest[i%2])
-	}
-	reached := func(hs ...*host) {
-		t.Helper()
-		for _, h := range hs {
-			i := slices.Index(hosts, h)
-			eventually(t, "the last write is answered at "+h.id, func() bool { return shown[i].Load() == last })
-		}
-	}
-	reached(rest...)
+	return w
+}
 
-	leader.agent = leader.launchAgent()
-	reached(hosts...)
-	eventually(t, "a write is everywhere again", func() bool {
-		s := rest[1].everywhere(http.MethodPost, "/v1/apps?wait=everywhere&timeout=2s", `{"appId":"after","ip":"10.0.0.10"}`)
+func (w *watch) judge(i int, name string, r *dns.Msg) error {
+	id, got := w.hosts[i].id, addrs(r)
+	if r.Rcode != dns.RcodeSuccess || len(got) != 1 {
+		return fmt.Errorf("%s at %s: got %s %v", name, id, dns.RcodeToString[r.Rcode], got)
+	}
+	if name == "steady"+zone {
+		if got[0] != "10.0.0.9" {
+			return fmt.Errorf("%s at %s: got %v", name, id, got)
+		}
+		return nil
+	}
+	now, err := clockOf(got[0])
+	if was := w.shown[i].Swap(now); err == nil && now < was {
+		err = fmt.Errorf("%s at %s went back from %d to %d", name, id, was, now)
+	}
+	return err
+}
+
+// writes moves the clock n times, through the hosts in turn, and returns how
+// long the slowest write took.
+func (w *watch) writes(n int, through ...*host) (slowest time.Duration) {
+	w.t.Helper()
+	for i := range n {
+		began := time.Now()
+		w.last = w.write(through[i%len(through)])
+		slowest = max(slowest, time.Since(began))
+	}
+	return slowest
+}
+
+// reached waits until DNS at the hosts shows the last write.
+func (w *watch) reached(hosts ...*host) {
+	w.t.Helper()
+	for _, h := range hosts {
+		i := slices.Index(w.hosts, h)
+		eventually(w.t, "the last write is answered at "+h.id, func() bool { return w.shown[i].Load() == w.last })
+	}
+}
+
+// finish checks that the cluster is whole, that no DNS server ever needed a
+// second snapshot, and that no query failed.
+func (w *watch) finish() {
+	w.t.Helper()
+	w.reached(w.hosts...)
+	eventually(w.t, "a write is everywhere", func() bool {
+		s := w.hosts[1].everywhere(http.MethodPost, "/v1/apps?wait=everywhere&timeout=2s", `{"appId":"after","ip":"10.0.0.10"}`)
 		return s.Everywhere
 	})
-	for i, h := range hosts {
+	for i, h := range w.hosts {
 		if got := h.now("after" + zone); !slices.Equal(got, []string{"10.0.0.10"}) {
-			t.Errorf("at %s right after everywhere: got %v, want 10.0.0.10", h.id, got)
+			w.t.Errorf("at %s right after everywhere: got %v, want 10.0.0.10", h.id, got)
 		}
 		h.wantMetric(`coredns_fluid_events_total{type="snapshot"}`, 1)
-		loads[i].finish()
+		w.loads[i].finish()
 	}
+}
+
+// leader returns the host that leads, and the others.
+func (w *watch) leader() (leader *host, rest []*host) {
+	w.t.Helper()
+	var at int
+	eventually(w.t, "a leader is known", func() bool {
+		name := w.hosts[0].raftNow().Leader.Name
+		at = slices.IndexFunc(w.hosts, func(h *host) bool { return h.id == name })
+		return at >= 0
+	})
+	return w.hosts[at], slices.Delete(slices.Clone(w.hosts), at, at+1)
+}
+
+// TestLeaderKilled kills the leader with SIGKILL: no query fails, nothing that
+// was acknowledged is lost, and all end up the same.
+func TestLeaderKilled(t *testing.T) {
+	t.Parallel()
+	w := startWatch(t, newCluster(t))
+	leader, rest := w.leader()
+	w.writes(20, rest...)
+	leader.agent.kill()
+	t.Logf("writes go on %v after the leader was killed", w.writes(1, rest...).Round(time.Millisecond))
+	w.writes(20, rest...)
+	w.reached(rest...)
+	leader.agent = leader.launchAgent()
+	w.finish()
+}
+
+// TestLeaderFrozen freezes the leader with SIGSTOP. When it wakes up it still
+// believes that it leads; the DNS server beside it must not go back.
+func TestLeaderFrozen(t *testing.T) {
+	t.Parallel()
+	w := startWatch(t, newCluster(t))
+	leader, rest := w.leader()
+	w.writes(5, leader)
+	if err := leader.agent.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("writes go on %v after the leader was frozen", w.writes(1, rest...).Round(time.Millisecond))
+	w.writes(20, rest...)
+	w.reached(rest...)
+	if err := leader.agent.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	w.writes(20, leader) // it forwards them
+	w.finish()
+}
+
+// TestRollingRestart stops and starts each agent in turn, as an upgrade does.
+// A planned stop hands leadership over, so writes hardly wait.
+func TestRollingRestart(t *testing.T) {
+	t.Parallel()
+	w := startWatch(t, newCluster(t))
+	for i, h := range w.hosts {
+		other := w.hosts[(i+1)%len(w.hosts)]
+		if err := h.agent.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		slowest := w.writes(20, other)
+		if got := h.agent.ended(); got != 0 {
+			t.Errorf("%s stopped as asked: got exit code %d, want 0", h.id, got)
+		}
+		t.Logf("slowest write while %s stops: %v", h.id, slowest.Round(time.Millisecond))
+		h.agent = h.launchAgent()
+		h.awaitURL(h.agent, "http://"+h.http+"/readyz")
+		w.writes(5, h)
+		w.reached(h)
+	}
+	w.finish()
+}
+
+// TestAllAgentsKilled kills every agent at once. DNS goes on; started again,
+// they are the same cluster with everything that was acknowledged.
+func TestAllAgentsKilled(t *testing.T) {
+	t.Parallel()
+	w := startWatch(t, newCluster(t))
+	w.writes(20, w.hosts...)
+	for _, h := range w.hosts {
+		h.agent.kill()
+	}
+	eventually(t, "answers are marked stale", func() bool { return w.loads[0].staleSeen() > 20 })
+	for _, h := range w.hosts {
+		h.agent = h.launchAgent()
+	}
+	w.writes(20, w.hosts...)
+	w.finish()
 }
 
 // writer returns a function that moves the clock through a host, asking again
@@ -143,10 +242,14 @@ func writer(t *testing.T) func(h *host) int64 {
 		body := fmt.Sprintf(`{"appId":"clock","id":"only","ip":"10.%d.%d.%d"}`, n>>16&255, n>>8&255, n&255)
 		eventually(t, fmt.Sprintf("write %d", n), func() bool {
 			code, answer := h.call(http.MethodPost, "/v1/apps", body, fmt.Sprintf("Idempotency-Key: clock-%d", n))
-			if code != http.StatusCreated && code != http.StatusOK && code != http.StatusServiceUnavailable {
-				t.Fatalf("write %d: got %d %s, want it done or 503", n, code, answer)
+			switch code {
+			case http.StatusCreated, http.StatusOK:
+				return true
+			case 0, http.StatusServiceUnavailable:
+				return false
 			}
-			return code != http.StatusServiceUnavailable
+			t.Fatalf("write %d: got %d %s, want it done or 503", n, code, answer)
+			return false
 		})
 		return n
 	}
