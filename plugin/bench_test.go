@@ -38,6 +38,9 @@ var client = &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 40000}
 // RemoteAddr does not allocate, as that of a real socket does not.
 func (discard) RemoteAddr() net.Addr { return client }
 
+// from returns a client at an address.
+func from(ip string) dns.ResponseWriter { return &test.ResponseWriter{RemoteIP: ip} }
+
 func (discard) WriteMsg(*dns.Msg) error { return nil }
 
 // loaded returns a handler for a zone with the given entries.

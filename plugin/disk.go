@@ -42,6 +42,9 @@ func (l *loader) Change(prev, pos record.Position, entries []record.Entry) error
 	return err
 }
 
+// Gossip implements lastgood.Loader.
+func (l *loader) Gossip(frame []byte) { l.e.merge(frame) }
+
 // useFile keeps the snapshot in a file from now on; "" ends that. An engine
 // that knows nothing yet loads the file first, and counts as stale then.
 func (e *engine) useFile(path string) {
@@ -91,6 +94,7 @@ func (e *engine) useFile(path string) {
 		return
 	}
 	e.fromDisk = true
+	e.observe(false)
 	e.publish(catalog.Changes{All: true})
 	e.state.Store(stale)
 	e.report(unsynced)
@@ -102,7 +106,9 @@ func (e *engine) rewrite() {
 	if e.file == nil {
 		return
 	}
-	if err := e.file.Replace(e.head, e.catalog.Position(), e.catalog.Entries(), e.catalog.Hash()); err != nil {
+	if err := e.file.Replace(e.head, lastgood.State{
+		Position: e.catalog.Position(), Entries: e.catalog.Entries(), Hash: e.catalog.Hash(), Gossip: e.frames,
+	}); err != nil {
 		snapshotErrors.Inc()
 		log.Errorf("%v", err)
 	}

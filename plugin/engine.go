@@ -44,6 +44,7 @@ type engine struct {
 	state   atomic.Int32
 	news    atomic.Int64                    // when the last word came, in nanoseconds since start
 	epoch   atomic.Uint64                   // rises after every change
+	refused atomic.Uint64                   // frames of the relay that the catalog would not have
 	serial  atomic.Uint32                   // of the zones' SOA records
 	visible atomic.Pointer[record.Position] // what queries see
 	synced  chan struct{}                   // closed when state leaves unsynced
@@ -59,6 +60,7 @@ type engine struct {
 	maxTTL   time.Duration  // largest TTL of any record ever answered
 	dirty    bool           // the exported zone changed since serial did
 	bumped   time.Time      // when serial last rose
+	advanced time.Time      // when the catalog was last told the time
 	zones    map[string]*served
 	lastZone uint64 // id of the zone made last
 	notify   map[*notifier]bool
@@ -110,7 +112,7 @@ func newEngine(p process) *engine {
 func (e *engine) run() error {
 	client, err := feed.NewClient(feed.ClientConfig{
 		Socket: e.options.Agent, MemberID: e.head.Member, Name: e.options.GossipNode, Version: record.Version,
-		Implementation: feed.RelayImplementation, Relay: false,
+		Implementation: feed.RelayImplementation, Relay: true,
 	}, sink{e})
 	if err != nil {
 		return err
@@ -147,6 +149,10 @@ func (e *engine) tick(ctx context.Context) {
 			log.Warningf("no news for %v: answering from memory, marked stale", freshFor)
 		}
 		e.mu.Lock()
+		if now := e.wall(); now.Sub(e.advanced) >= time.Second {
+			e.advanced = now
+			e.publish(e.catalog.Advance(now.UnixMilli()))
+		}
 		e.bump()
 		e.mu.Unlock()
 	}
@@ -334,7 +340,7 @@ func (s sink) Hello() feed.Hello {
 	e := s.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	h := feed.Hello{Position: e.catalog.Position(), Hash: e.catalog.Hash(), ClusterID: e.head.Cluster, ClientTTL: e.maxTTL}
+	h := feed.Hello{Position: e.catalog.Position(), Hash: e.catalog.Hash(), ClusterID: e.head.Cluster, Vector: e.vector(), ClientTTL: e.maxTTL}
 	for _, z := range e.zones {
 		h.Zones = append(h.Zones, z.Origin)
 		h.ClientTTL = max(h.ClientTTL, time.Duration(max(z.TTL, z.staleTTL))*time.Second)
@@ -395,10 +401,25 @@ func (s sink) Heartbeat(hb feed.Heartbeat) {
 }
 
 // Relay implements feed.Sink.
-func (s sink) Relay([]byte) error { return nil }
+func (s sink) Relay(frame []byte) error {
+	e := s.e
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.merge(frame)
+	e.observe(true)
+	if e.file != nil {
+		if err := e.file.AppendGossip(frame); err != nil {
+			e.rewrite()
+		}
+	}
+	return nil
+}
 
 // State implements feed.Sink.
 func (s sink) State(connected bool, err error) {
+	s.e.mu.Lock()
+	s.e.observe(connected)
+	s.e.mu.Unlock()
 	if connected {
 		agentConnected.Set(1)
 		log.Infof("connected to the agent at %s", s.e.options.Agent)

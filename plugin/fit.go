@@ -12,12 +12,8 @@ func (q *query) fit(m *dns.Msg, a *answer.Answer) {
 	if !a.Positive() {
 		return
 	}
-	limit, reserve := q.state.Size(), 0
+	limit, reserve := q.state.Size(), reserved(q.state.Req)
 	opt := m.IsEdns0()
-	if asked := q.state.Req.IsEdns0(); asked != nil {
-		// The server sends the client's OPT record back, or completes ours.
-		reserve = dns.Len(asked)
-	}
 	if a.Alias == "" && opt == nil && a.Fits(q.zone.Zone, len(q.name), reserve, limit) {
 		return
 	}
@@ -35,4 +31,13 @@ func (q *query) fit(m *dns.Msg, a *answer.Answer) {
 	if opt != nil {
 		m.Extra = append(m.Extra, opt)
 	}
+}
+
+// reserved returns the length of the OPT record that the server adds to a
+// reply: the client's own, less options it does not know.
+func reserved(r *dns.Msg) int {
+	if opt := r.IsEdns0(); opt != nil {
+		return dns.Len(opt)
+	}
+	return 0
 }

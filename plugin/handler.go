@@ -90,6 +90,9 @@ func (q *query) respond(ctx context.Context) (int, error) {
 		q.result = resultUnsynced
 		return q.fail(dns.ExtendedErrorCodeNotReady, "nothing is known yet")
 	}
+	if strings.HasPrefix(q.name, whyPrefix) {
+		return q.why()
+	}
 	a := q.engine.answer(q.zone, q.name, q.typ)
 	if state == stale && q.expired(a) {
 		q.result = resultExpired
@@ -106,8 +109,11 @@ func (q *query) respond(ctx context.Context) (int, error) {
 		q.result = resultFailed
 		return rcode, nil
 	}
-	if state == stale {
+	switch {
+	case state == stale:
 		q.age(m)
+	case a.Stale:
+		q.explain(m, dns.ExtendedErrorCodeStaleAnswer, a.Service.Note)
 	}
 	q.fit(m, a)
 	if err := q.state.W.WriteMsg(m); err != nil {

@@ -73,9 +73,18 @@ type agent struct {
 	cat     *catalog.Catalog
 	changed chan struct{}
 	cluster string
+	relay   feed.Relay
 }
 
 func newAgent(t testing.TB) *agent {
+	t.Helper()
+	a := idleAgent(t)
+	a.start()
+	return a
+}
+
+// idleAgent returns an agent that does not listen yet.
+func idleAgent(t testing.TB) *agent {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "fluid") // short: a socket's path is limited
 	if err != nil {
@@ -83,7 +92,6 @@ func newAgent(t testing.TB) *agent {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	a := &agent{t: t, socket: filepath.Join(dir, "a", "agent.sock"), cat: catalog.New(), changed: make(chan struct{}), cluster: "c1"}
-	a.start()
 	t.Cleanup(a.stop)
 	return a
 }
@@ -91,7 +99,7 @@ func newAgent(t testing.TB) *agent {
 func (a *agent) start() {
 	a.t.Helper()
 	server, err := feed.NewServer(feed.ServerConfig{
-		Source: source{a}, Logger: slog.New(slog.DiscardHandler), Heartbeat: 50 * time.Millisecond,
+		Source: source{a}, Relay: a.relay, Logger: slog.New(slog.DiscardHandler), Heartbeat: 50 * time.Millisecond,
 	})
 	if err != nil {
 		a.t.Fatal(err)

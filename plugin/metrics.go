@@ -180,7 +180,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	st := e.client.Stats()
 	for name, n := range map[string]uint64{
 		"connect": st.Connects, "failure": st.Failures, "snapshot": st.Snapshots, "resume": st.Resumes,
-		"batch": st.Batches, "behind": st.Behind, "diverged": st.Diverged,
+		"batch": st.Batches, "behind": st.Behind, "diverged": st.Diverged, "relay": st.Relayed, "refused": e.refused.Load(),
 	} {
 		counter(descEvents, n, name)
 	}

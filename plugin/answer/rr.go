@@ -48,7 +48,7 @@ func txt(owner string, ttl uint32, pairs []record.Pair) *dns.TXT {
 	rr := &dns.TXT{Hdr: header(owner, dns.TypeTXT, ttl)}
 	for _, p := range pairs {
 		for s := p.Key + "=" + p.Value; s != ""; {
-			n := min(len(s), 255)
+			n := min(len(s), maxString)
 			rr.Txt = append(rr.Txt, escape(s[:n]))
 			s = s[n:]
 		}
@@ -58,6 +58,19 @@ func txt(owner string, ttl uint32, pairs []record.Pair) *dns.TXT {
 	}
 	return rr
 }
+
+// Text returns a TXT record with TTL 0 that holds one line of text.
+func Text(owner, line string) dns.RR {
+	rr := &dns.TXT{Hdr: header(owner, dns.TypeTXT, 0)}
+	for n := 0; len(line) > 0; line = line[n:] {
+		n = min(len(line), maxString)
+		rr.Txt = append(rr.Txt, escape(line[:n]))
+	}
+	return rr
+}
+
+// maxString is the longest character string (RFC 1035 section 3.3).
+const maxString = 255
 
 // escape returns s in the presentation form that the dns package keeps
 // character strings in.

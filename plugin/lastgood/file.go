@@ -9,6 +9,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/fluid-sd/fluid/plugin/record"
 )
@@ -30,6 +31,16 @@ type Loader interface {
 	Commit(hash uint64) error
 	// Change applies a batch.
 	Change(prev, pos record.Position, entries []record.Entry) error
+	// Gossip takes a frame that it keeps if it likes. It owns the bytes.
+	Gossip(frame []byte)
+}
+
+// State is what a file is written from.
+type State struct {
+	Position record.Position
+	Entries  iter.Seq[record.Entry]
+	Hash     uint64                  // content hash of Entries
+	Gossip   func(func([]byte) bool) // frames for Loader.Gossip; may be nil
 }
 
 // File is a file that is being kept up to date.
@@ -116,6 +127,9 @@ func (file *File) load(f *os.File, into Loader) (Head, error) {
 		case kind == frameSerial:
 			head.Serial = uint32(r.uint())
 			continue
+		case kind == frameGossip:
+			into.Gossip(slices.Clone(payload))
+			continue
 		case kind == frameChange:
 			prev, pos, entries := r.position(), r.position(), r.entries()
 			if !r.bad && into.Change(prev, pos, entries) == nil {
@@ -178,9 +192,8 @@ func loadBase(in io.Reader, buf *[]byte, pos record.Position, into Loader) error
 	return into.Commit(hash)
 }
 
-// Replace writes the whole state, whose content hash is given, and makes it
-// durable.
-func (file *File) Replace(head Head, pos record.Position, entries iter.Seq[record.Entry], hash uint64) (err error) {
+// Replace writes the whole state and makes it durable.
+func (file *File) Replace(head Head, s State) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(file.path), filepath.Base(file.path)+".*")
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
@@ -195,7 +208,7 @@ func (file *File) Replace(head Head, pos record.Position, entries iter.Seq[recor
 	w := bufio.NewWriterSize(f, chunk)
 	payload := binary.AppendUvarint(appendText(appendText(nil, head.Member), head.Cluster), uint64(head.Serial))
 	_, _ = w.WriteString(magic) // errors of w stick, and Flush returns them
-	_, _ = w.Write(appendFrame(nil, frameHead, appendPosition(payload, pos)))
+	_, _ = w.Write(appendFrame(nil, frameHead, appendPosition(payload, s.Position)))
 	var count uint64
 	payload = payload[:0]
 	var frame []byte
@@ -204,14 +217,19 @@ func (file *File) Replace(head Head, pos record.Position, entries iter.Seq[recor
 		_, _ = w.Write(frame)
 		payload = payload[:0]
 	}
-	for e := range entries {
+	for e := range s.Entries {
 		payload = appendEntry(payload, e)
 		if count++; len(payload) > chunk {
 			flush()
 		}
 	}
 	flush()
-	_, _ = w.Write(appendFrame(nil, frameEnd, binary.AppendUvarint(binary.AppendUvarint(nil, count), hash)))
+	_, _ = w.Write(appendFrame(nil, frameEnd, binary.AppendUvarint(binary.AppendUvarint(nil, count), s.Hash)))
+	if s.Gossip != nil {
+		for g := range s.Gossip {
+			_, _ = w.Write(appendFrame(nil, frameGossip, g))
+		}
+	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
@@ -254,6 +272,11 @@ func (file *File) Append(prev, pos record.Position, entries []record.Entry) erro
 		payload = appendEntry(payload, e)
 	}
 	return file.append(frameChange, payload, true)
+}
+
+// AppendGossip adds a frame for Loader.Gossip, without waiting for the disk.
+func (file *File) AppendGossip(frame []byte) error {
+	return file.append(frameGossip, frame, false)
 }
 
 // AppendSerial adds the zones' serial, without waiting for the disk.

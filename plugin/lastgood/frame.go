@@ -14,14 +14,15 @@ import (
 // magic begins every file; its last byte is the format.
 const magic = "fluid last good\x00\x01"
 
-// Kinds of frame. A file is: head, entries..., end, then changes and serials
-// in the order they happened.
+// Kinds of frame. A file is: head, entries..., end, then gossip,
+// changes and serials in the order they happened.
 const (
 	frameHead    = 'H' // member id, cluster id, serial, position
 	frameEntries = 'E' // entries of the base
 	frameEnd     = 'Z' // number of entries of the base, content hash
 	frameChange  = 'C' // previous position, position, entries
 	frameSerial  = 'S' // zone serial
+	frameGossip  = 'G' // an encoded delta, opaque here
 )
 
 const (
