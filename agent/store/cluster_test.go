@@ -33,6 +33,7 @@ type node struct {
 	dir   string
 	store *Store // nil while down
 	trans *raft.InmemTransport
+	id    string // of the server that runs there
 }
 
 func newCluster(t *testing.T, names ...string) *testCluster {
@@ -71,11 +72,11 @@ func (c *testCluster) start(name string, bootstrap bool) *Store {
 	cfg := Config{
 		Dir: n.dir, Name: name, HTTP: name, Bootstrap: bootstrap, Logger: slog.New(c.log).With("node", name),
 		CommitTimeout: 50 * time.Millisecond, Forwarder: &courier{c, name},
-		Transport: func(string) (raft.Transport, error) {
+		Transport: func(id string) (raft.Transport, error) {
 			_, tr := raft.NewInmemTransportWithTimeout(raft.ServerAddress(name), time.Second)
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			n.trans = tr
+			n.trans, n.id = tr, id
 			for _, other := range c.nodes {
 				if other.trans != nil {
 					tr.Connect(other.trans.LocalAddr(), other.trans)
@@ -217,18 +218,27 @@ func (c *testCluster) open(a, b string) bool {
 	return !c.cut[[2]string{a, b}]
 }
 
+// is reports whether the node's server has the id.
+func (c *testCluster) is(name, id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.nodes[name].id == id
+}
+
 var errCut = errors.New("link is cut")
 
 // link is the transport of a node. A request over a cut link is lost; so is
-// the answer if the way back is cut, but then the request was handled.
+// the answer if the way back is cut, but then the request was handled. A
+// request for another server than the one that is there is refused, as package
+// raftnet does: a wiped server must not vote for the one that it was.
 type link struct {
 	*raft.InmemTransport
 	c    *testCluster
 	name string
 }
 
-func (l *link) over(target raft.ServerAddress, f func() error) error {
-	if !l.c.open(l.name, string(target)) {
+func (l *link) over(id raft.ServerID, target raft.ServerAddress, f func() error) error {
+	if !l.c.open(l.name, string(target)) || !l.c.is(string(target), string(id)) {
 		return errCut
 	}
 	if err := f(); err != nil {
@@ -241,23 +251,23 @@ func (l *link) over(target raft.ServerAddress, f func() error) error {
 }
 
 func (l *link) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	return l.over(target, func() error { return l.InmemTransport.AppendEntries(id, target, args, resp) })
+	return l.over(id, target, func() error { return l.InmemTransport.AppendEntries(id, target, args, resp) })
 }
 
 func (l *link) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	return l.over(target, func() error { return l.InmemTransport.RequestVote(id, target, args, resp) })
+	return l.over(id, target, func() error { return l.InmemTransport.RequestVote(id, target, args, resp) })
 }
 
 func (l *link) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	return l.over(target, func() error { return l.InmemTransport.RequestPreVote(id, target, args, resp) })
+	return l.over(id, target, func() error { return l.InmemTransport.RequestPreVote(id, target, args, resp) })
 }
 
 func (l *link) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
-	return l.over(target, func() error { return l.InmemTransport.InstallSnapshot(id, target, args, resp, data) })
+	return l.over(id, target, func() error { return l.InmemTransport.InstallSnapshot(id, target, args, resp, data) })
 }
 
 func (l *link) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
-	return l.over(target, func() error { return l.InmemTransport.TimeoutNow(id, target, args, resp) })
+	return l.over(id, target, func() error { return l.InmemTransport.TimeoutNow(id, target, args, resp) })
 }
 
 // courier is the Forwarder of a node: it calls the leader's Serve.

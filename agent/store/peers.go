@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -23,8 +24,11 @@ type peers struct {
 	raft.Transport
 	preVote raft.WithPreVote
 
-	mu   sync.Mutex // guards seen
+	sent atomic.Uint64 // numbers the requests in the order they are sent
+
+	mu   sync.Mutex // guards what follows
 	seen map[raft.ServerID]contact
+	news chan struct{} // closed and replaced when seen changes
 }
 
 // contact is what the last answer of a server told.
@@ -33,6 +37,8 @@ type contact struct {
 	lastIndex uint64 // of its log
 	term      uint64 // its current term
 	current   bool   // it accepted an entry or heartbeat of the leader's term
+	// Of the newest request that it accepted: its number and its term.
+	accepted, acceptedTerm uint64
 }
 
 func newPeers(t raft.Transport) (*peers, error) {
@@ -40,7 +46,7 @@ func newPeers(t raft.Transport) (*peers, error) {
 	if !ok {
 		return nil, errors.New("the raft transport cannot carry pre-votes")
 	}
-	return &peers{Transport: t, preVote: pre, seen: map[raft.ServerID]contact{}}, nil
+	return &peers{Transport: t, preVote: pre, seen: map[raft.ServerID]contact{}, news: make(chan struct{})}, nil
 }
 
 // AppendEntriesPipeline implements raft.Transport.
@@ -50,22 +56,39 @@ func (p *peers) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.A
 
 // AppendEntries implements raft.Transport.
 func (p *peers) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	err := p.Transport.AppendEntries(id, target, args, resp)
-	if err == nil {
-		p.note(id, contact{at: time.Now(), lastIndex: resp.LastLog, term: resp.Term, current: resp.Success})
+	number := p.sent.Add(1)
+	if err := p.Transport.AppendEntries(id, target, args, resp); err != nil {
+		return err
 	}
-	return err
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.seen[id]
+	c.at, c.lastIndex, c.term, c.current = time.Now(), resp.LastLog, resp.Term, resp.Success
+	if resp.Success && number > c.accepted {
+		c.accepted, c.acceptedTerm = number, args.Term
+	}
+	p.seen[id] = c
+	close(p.news)
+	p.news = make(chan struct{})
+	return nil
+}
+
+// acceptedSince counts the servers that accepted a request of the term that
+// was sent after the numbered one, and returns what tells of the next answer.
+func (p *peers) acceptedSince(ids []raft.Server, number, term uint64) (n int, news <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, sv := range ids {
+		if c := p.seen[sv.ID]; c.accepted > number && c.acceptedTerm == term {
+			n++
+		}
+	}
+	return n, p.news
 }
 
 // RequestPreVote implements raft.WithPreVote.
 func (p *peers) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
 	return p.preVote.RequestPreVote(id, target, args, resp)
-}
-
-func (p *peers) note(id raft.ServerID, c contact) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.seen[id] = c
 }
 
 func (p *peers) last(id raft.ServerID) (contact, bool) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -63,4 +64,36 @@ func (s *Store) waitIndex(ctx context.Context, index uint64) error {
 		}
 	}
 	return nil
+}
+
+// verifyLeader returns nil if a majority of the voters took this server for
+// the leader of its term at some moment during the call.
+//
+// Raft's own VerifyLeader is not enough in 1.8.0: it counts the answers of
+// non-voters, so that a leader that is cut off together with its standbys
+// takes them for a quorum, and it counts answers to requests that were sent
+// before the call. It serves to send heartbeats at once.
+func (s *Store) verifyLeader(ctx context.Context) error {
+	term, start := s.node().CurrentTerm(), s.peers.sent.Load()
+	voters := s.voters()
+	if err := s.request(ctx, func(r *raft.Raft) raft.Future { return r.VerifyLeader() }); err != nil {
+		return err
+	}
+	t := time.NewTicker(s.cfg.LeaseTimeout)
+	defer t.Stop()
+	for {
+		n, news := s.peers.acceptedSince(voters, start, term)
+		if n+1 > len(voters)/2 { // and this server itself
+			return nil
+		}
+		select {
+		case <-news:
+		case <-t.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if s.node().State() != raft.Leader || s.node().CurrentTerm() != term {
+			return raft.ErrNotLeader
+		}
+	}
 }

@@ -52,9 +52,7 @@ func newStore(cfg Config, d *disk, p *peers) *Store {
 		leaderCh: make(chan bool, 16), queue: make(chan *proposal), slots: make(chan struct{}, maxInFlight),
 		stopped: make(chan struct{}),
 	}
-	s.verify = func(ctx context.Context) error {
-		return s.request(ctx, func(r *raft.Raft) raft.Future { return r.VerifyLeader() })
-	}
+	s.verify = s.verifyLeader
 	s.committed = func(f raft.ApplyFuture, _ []*proposal) (any, error) {
 		if err := f.Error(); err != nil {
 			return nil, err
