@@ -36,6 +36,7 @@ func (f *Fluid) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	if r == nil || len(r.Question) != 1 || r.Opcode != dns.OpcodeQuery || r.Response || r.Question[0].Qclass != dns.ClassINET {
 		return plugin.NextOrFailure(f.Name(), f.Next, ctx, w, r)
 	}
+	makeRoom()
 	state := request.Request{W: w, Req: r}
 	qname := state.Name()
 	z := f.zone(qname)
