@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -66,7 +65,7 @@ func newCluster(t *testing.T) []*host {
 type watch struct {
 	t     *testing.T
 	hosts []*host
-	shown []atomic.Int64 // the clock, by host
+	faces []*clockFace // by host
 	loads []*load
 	write func(h *host) int64 // moves the clock
 	last  int64               // where the last write that was acknowledged moved it
@@ -74,36 +73,27 @@ type watch struct {
 
 func startWatch(t *testing.T, hosts []*host) *watch {
 	t.Helper()
-	w := &watch{t: t, hosts: hosts, shown: make([]atomic.Int64, len(hosts)), write: writer(t)}
+	w := &watch{t: t, hosts: hosts, write: writer(t)}
 	hosts[0].register("steady", "10.0.0.9")
 	w.last = w.write(hosts[0])
-	for i, h := range hosts {
+	for _, h := range hosts {
 		eventually(t, "both services are answered", func() bool {
 			return resolves(h.dns, "steady"+zone, "10.0.0.9") && len(h.now("clock"+zone)) == 1
 		})
-		w.loads = append(w.loads, startLoad(t, h.dns, 200, []string{"steady" + zone, "clock" + zone}, func(name string, r *dns.Msg) error {
-			return w.judge(i, name, r)
-		}))
+		face := &clockFace{}
+		w.faces = append(w.faces, face)
+		w.loads = append(w.loads, startLoad(t, h.dns, 200, []string{"steady" + zone, "clock" + zone}, face.shown.Load,
+			func(q query, r *dns.Msg) error {
+				if q.name == "clock"+zone {
+					return face.judge(q, r)
+				}
+				if got := addrs(r); r.Rcode != dns.RcodeSuccess || !slices.Equal(got, []string{"10.0.0.9"}) {
+					return fmt.Errorf("%s at %s: got %s %v", q.name, h.id, dns.RcodeToString[r.Rcode], got)
+				}
+				return nil
+			}))
 	}
 	return w
-}
-
-func (w *watch) judge(i int, name string, r *dns.Msg) error {
-	id, got := w.hosts[i].id, addrs(r)
-	if r.Rcode != dns.RcodeSuccess || len(got) != 1 {
-		return fmt.Errorf("%s at %s: got %s %v", name, id, dns.RcodeToString[r.Rcode], got)
-	}
-	if name == "steady"+zone {
-		if got[0] != "10.0.0.9" {
-			return fmt.Errorf("%s at %s: got %v", name, id, got)
-		}
-		return nil
-	}
-	now, err := clockOf(got[0])
-	if was := w.shown[i].Swap(now); err == nil && now < was {
-		err = fmt.Errorf("%s at %s went back from %d to %d", name, id, was, now)
-	}
-	return err
 }
 
 // writes moves the clock n times, through the hosts in turn, and returns how
@@ -123,7 +113,7 @@ func (w *watch) reached(hosts ...*host) {
 	w.t.Helper()
 	for _, h := range hosts {
 		i := slices.Index(w.hosts, h)
-		eventually(w.t, "the last write is answered at "+h.id, func() bool { return w.shown[i].Load() == w.last })
+		eventually(w.t, "the last write is answered at "+h.id, func() bool { return w.faces[i].shown.Load() == w.last })
 	}
 }
 

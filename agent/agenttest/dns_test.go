@@ -5,6 +5,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -81,33 +82,38 @@ type load struct {
 	t     testing.TB
 	conn  net.Conn
 	names []string
-	judge func(name string, r *dns.Msg) error
+	mark  func() int64
+	judge func(q query, r *dns.Msg) error
 	stop  chan struct{}
 
 	sending, receiving sync.WaitGroup
 
 	mu      sync.Mutex // guards what follows
-	sent    map[uint16]sentQuery
+	sent    map[uint16]query
 	count   int
 	stale   int // replies with EDE 3
 	slowest time.Duration
 	errs    []error
 }
 
-type sentQuery struct {
+// query is one that was sent.
+type query struct {
 	name string
 	at   time.Time
+	mark int64 // what mark returned just before
 }
 
-// startLoad asks for the names in turn, rate times a second. judge is called
-// with every reply, from one goroutine.
-func startLoad(t testing.TB, server string, rate int, names []string, judge func(name string, r *dns.Msg) error) *load {
+// startLoad asks for the names in turn, rate times a second. mark is called
+// before each query, judge with every reply, from one goroutine each. Replies
+// can overtake each other, so what a reply must not fall behind is what was
+// known when its query was sent.
+func startLoad(t testing.TB, server string, rate int, names []string, mark func() int64, judge func(q query, r *dns.Msg) error) *load {
 	t.Helper()
 	conn, err := net.Dial("udp", server)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &load{t: t, conn: conn, names: names, judge: judge, stop: make(chan struct{}), sent: map[uint16]sentQuery{}}
+	l := &load{t: t, conn: conn, names: names, mark: mark, judge: judge, stop: make(chan struct{}), sent: map[uint16]query{}}
 	l.sending.Go(func() { l.send(rate) })
 	l.receiving.Go(l.receive)
 	return l
@@ -135,6 +141,7 @@ func (l *load) send(rate int) {
 func (l *load) sendOne(id uint16, name string) {
 	m := question(name, typeA)
 	m.Id = id
+	mark := l.mark()
 	b, err := m.Pack()
 	if err != nil {
 		l.fail(err)
@@ -144,7 +151,7 @@ func (l *load) sendOne(id uint16, name string) {
 	if old, ok := l.sent[id]; ok {
 		l.errs = append(l.errs, fmt.Errorf("no answer to %s in %v", old.name, time.Since(old.at)))
 	}
-	l.sent[id] = sentQuery{name, time.Now()}
+	l.sent[id] = query{name, time.Now(), mark}
 	l.count++
 	l.mu.Unlock()
 	if _, err := l.conn.Write(b); err != nil {
@@ -181,7 +188,7 @@ func (l *load) receive() {
 			l.fail(fmt.Errorf("a reply to no query: %v", r.Question))
 			continue
 		}
-		if err := l.judge(q.name, r); err != nil {
+		if err := l.judge(q, r); err != nil {
 			l.fail(err)
 		}
 	}
@@ -220,4 +227,25 @@ func (l *load) finish() {
 	if l.count == 0 || len(l.sent) > 0 || len(l.errs) > 0 {
 		l.t.Errorf("%d queries: %d unanswered, %d failed; first: %v", l.count, len(l.sent), len(l.errs), l.errs[:min(len(l.errs), 5)])
 	}
+}
+
+// clockFace is the clock of one DNS server, as the client sees it.
+type clockFace struct{ shown atomic.Int64 }
+
+// judge notes what a reply shows, unless it is older than what was known when
+// the query was sent.
+func (c *clockFace) judge(q query, r *dns.Msg) error {
+	got := addrs(r)
+	if r.Rcode != dns.RcodeSuccess || len(got) != 1 {
+		return fmt.Errorf("%s: got %s %v", q.name, dns.RcodeToString[r.Rcode], got)
+	}
+	now, err := clockOf(got[0])
+	if err != nil {
+		return err
+	}
+	if now < q.mark {
+		return fmt.Errorf("%s went back from %d to %d", q.name, q.mark, now)
+	}
+	c.shown.Store(max(c.shown.Load(), now))
+	return nil
 }

@@ -19,9 +19,9 @@ func TestReloadUnderLoad(t *testing.T) {
 	h.startDNS("ttl 7")
 	h.register("checkout", "10.0.0.9")
 	eventually(t, "the registration is answered", func() bool { return resolves(h.dns, "checkout"+zone, "10.0.0.9") })
-	l := startLoad(t, h.dns, 1000, []string{"checkout" + zone}, func(name string, r *dns.Msg) error {
+	l := startLoad(t, h.dns, 1000, []string{"checkout" + zone}, func() int64 { return 0 }, func(q query, r *dns.Msg) error {
 		if got := addrs(r); r.Rcode != dns.RcodeSuccess || len(got) != 1 || len(ede(r)) != 0 {
-			return fmt.Errorf("%s: got %s %v EDE %v", name, dns.RcodeToString[r.Rcode], got, ede(r))
+			return fmt.Errorf("%s: got %s %v EDE %v", q.name, dns.RcodeToString[r.Rcode], got, ede(r))
 		}
 		return nil
 	})
