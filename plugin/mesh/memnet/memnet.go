@@ -238,6 +238,11 @@ func (h *Host) Dial(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	near, far := newPair(h.net, netip.AddrPortFrom(h.addr, port), to)
 	select {
 	case l.accepted <- far:
+		select {
+		case <-l.closed:
+			l.Close() // it may have emptied its queue before
+		default:
+		}
 		return near, nil
 	case <-l.closed:
 		return fail(syscall.ECONNREFUSED)
