@@ -72,6 +72,10 @@ func (t *txn) run(c *command) ([]item, error) {
 		return t.server(c)
 	case opPutMember, opRemoveMember:
 		return t.member(c)
+	case opStageRestore:
+		return t.stageRestore(c)
+	case opCommitRestore:
+		return t.commitRestore(c)
 	}
 	return nil, refuse(ErrInvalid, "command %s is not known", c.op)
 }

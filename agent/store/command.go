@@ -44,8 +44,10 @@ const (
 	opRemoveServer       op = 12
 	opPutMember          op = 13
 	opRemoveMember       op = 14
+	opStageRestore       op = 15 // a piece of a snapshot
+	opCommitRestore      op = 16 // the snapshot whose pieces are staged
 
-	opLast = opRemoveMember
+	opLast = opCommitRestore
 )
 
 var opNames = map[op]string{
@@ -54,6 +56,7 @@ var opNames = map[op]string{
 	opDeleteOverlay: "delete-overlay", opPutFence: "put-fence", opDeleteFence: "delete-fence",
 	opExpire: "expire", opPutServer: "put-server", opRemoveServer: "remove-server",
 	opPutMember: "put-member", opRemoveMember: "remove-member",
+	opStageRestore: "stage-restore", opCommitRestore: "restore",
 }
 
 // String returns the name of the command, as the audit log writes it.

@@ -133,6 +133,19 @@ func Open(cfg Config) (_ *Store, err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", err), d.close())
 	}
+	recovered, err := recoverPeers(&cfg, d, p)
+	if err == nil && recovered {
+		if err = d.close(); err == nil {
+			d, err = openDisk(&cfg)
+		}
+	}
+	if err != nil {
+		err = errors.Join(fmt.Errorf("open store: %w", err), p.shut())
+		if d != nil {
+			err = errors.Join(err, d.close())
+		}
+		return nil, err
+	}
 	s := newStore(cfg, d, p)
 	if err := s.startRaft(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", err), p.shut(), d.close())

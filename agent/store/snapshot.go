@@ -35,6 +35,7 @@ const (
 	snapKey     = 'K'
 	snapServer  = 'R'
 	snapMember  = 'M'
+	snapStaged  = 'G'
 	snapTrailer = 'Z'
 )
 
@@ -111,6 +112,12 @@ func (sw *snapshotWriter) rest(s *state) {
 	servers := s.servers.Root().Iterator()
 	for _, v, ok := servers.Next(); ok && sw.err == nil; _, v, ok = servers.Next() {
 		sw.record(snapServer, v.append(nil))
+	}
+	if s.staged != nil {
+		for _, piece := range s.staged.pieces {
+			sw.body = appendElem(appendString(sw.body[:0], 1, s.staged.id), 2, piece)
+			sw.record(snapStaged, sw.body)
+		}
 	}
 	members := s.members.Root().Iterator()
 	for _, v, ok := members.Next(); ok && sw.err == nil; _, v, ok = members.Next() {
@@ -271,6 +278,12 @@ func (sr *snapshotReader) record(kind byte, body string) error {
 		m, err := decodeMember(body)
 		t.members.Insert([]byte(m.ID), m)
 		return err
+	case snapStaged:
+		if t.s.staged == nil {
+			t.s.staged = &staged{id: p.str[1]}
+		}
+		t.s.staged.pieces = append(t.s.staged.pieces, p.str[2])
+		t.s.staged.size += len(p.str[2])
 	case snapTrailer:
 		sr.done = true
 		if p.num[1] != sr.count || p.num[2] != t.s.hash {

@@ -31,8 +31,9 @@ type state struct {
 	servers  *iradix.Tree[ServerInfo]  // Raft servers by id
 	members  *iradix.Tree[Member]      // roster of DNS servers by id
 
-	instances int   // live instances
-	bytes     int64 // keys and values of live entries
+	staged    *staged // a restore that has begun; nil if none has
+	instances int     // live instances
+	bytes     int64   // keys and values of live entries
 }
 
 // cluster is what makes the cluster itself.

@@ -1,0 +1,218 @@
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+// restoreChunk is how much of a snapshot one command of a restore carries.
+const restoreChunk = 384 << 10
+
+// maxStaged bounds the snapshot that a restore may carry.
+const maxStaged = 1 << 30
+
+// SnapshotInfo describes a snapshot.
+type SnapshotInfo struct {
+	Position   record.Position
+	ClusterID  string
+	Time       time.Time // newest time that a leader stamped
+	Services   int
+	Instances  int
+	Entries    int
+	Tombstones int
+	Keys       int
+	Servers    int
+	Members    int
+	Hash       uint64
+}
+
+// WriteSnapshot writes the state to w, in the format that Restore and
+// ReadSnapshotInfo read. It holds the cluster's private key: whoever has it
+// can sign committed state. It streams, and needs no lock.
+func (st State) WriteSnapshot(w io.Writer) error {
+	b := bufio.NewWriterSize(w, frameSize)
+	if err := writeSnapshot(b, st.s); err != nil {
+		return fmt.Errorf("write snapshot: %w", err)
+	}
+	if err := b.Flush(); err != nil {
+		return fmt.Errorf("write snapshot: %w", err)
+	}
+	return nil
+}
+
+// ReadSnapshotInfo reads a whole snapshot, checks it, and tells what is in it.
+func ReadSnapshotInfo(r io.Reader) (SnapshotInfo, error) {
+	s, err := readSnapshot(r)
+	if err != nil {
+		return SnapshotInfo{}, fmt.Errorf("read snapshot: %w", err)
+	}
+	info := SnapshotInfo{
+		Position: s.pos, ClusterID: s.cluster.id, Time: time.UnixMilli(s.now).UTC(),
+		Instances: s.instances, Entries: s.entries.Len(), Tombstones: s.tombs.Len(), Keys: s.keys.Len(),
+		Servers: s.servers.Len(), Members: s.members.Len(), Hash: s.hash,
+	}
+	for range (State{s}).prefix(record.ServiceKey("")) {
+		info.Services++
+	}
+	return info, nil
+}
+
+// Restore replaces what is committed by the content of a snapshot, on every
+// server at once, and returns the new position. The cluster takes on the
+// snapshot's identity, so members that know it go on; servers stay as they
+// are. The generation rises above the snapshot's, the cluster's and least-1,
+// which is for an operator who knows of a later one. What was written after
+// the snapshot, and during the restore, is lost.
+//
+// The snapshot travels through the log in pieces and is swapped in by the
+// command that comes last. (Raft's own Restore changes the leader first: if it
+// fails half-way, two histories exist.) Only the leader can.
+func (s *Store) Restore(ctx context.Context, m Meta, r io.Reader, least uint64) (record.Position, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxStaged+1))
+	if err != nil {
+		return record.Position{}, fmt.Errorf("read snapshot: %w", err)
+	}
+	if len(b) > maxStaged {
+		return record.Position{}, refuse(ErrTooLarge, "snapshot: it exceeds %d bytes", maxStaged)
+	}
+	if _, err := readSnapshot(bytes.NewReader(b)); err != nil {
+		return record.Position{}, refuse(ErrInvalid, "snapshot: %v", err)
+	}
+	if !s.leading.Load() {
+		return record.Position{}, &NotLeaderError{Leader: s.Leader()}
+	}
+	meta := Meta{Principal: m.Principal, Remote: m.Remote}
+	id := newID()
+	for n := 0; n*restoreChunk < len(b); n++ {
+		piece := b[n*restoreChunk : min((n+1)*restoreChunk, len(b))]
+		c := &command{op: opStageRestore, meta: meta, target: id, id: strconv.Itoa(n), values: []string{string(piece)}}
+		if _, err := s.step(ctx, c); err != nil {
+			return record.Position{}, fmt.Errorf("restore: piece %d: %w", n, err)
+		}
+	}
+	o, err := s.step(ctx, &command{op: opCommitRestore, meta: meta, target: id, id: strconv.FormatUint(least, 10)})
+	if err != nil {
+		return record.Position{}, fmt.Errorf("restore: %w", err)
+	}
+	return o.pos, nil
+}
+
+// step commits one command of several, each within its own time.
+func (s *Store) step(ctx context.Context, c *command) (outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
+	defer cancel()
+	o, err := s.propose(ctx, c)
+	if err == nil {
+		err = o.err
+	}
+	return o, err
+}
+
+// staged is a snapshot that is being restored.
+type staged struct {
+	id     string
+	pieces []string
+	size   int
+}
+
+// stageRestore keeps a piece of a snapshot. Piece 0 begins anew; another
+// restore's pieces are forgotten.
+func (t *txn) stageRestore(c *command) ([]item, error) {
+	n, err := strconv.Atoi(c.id)
+	if err != nil || len(c.values) != 1 {
+		return nil, refuse(ErrInvalid, "restore: a piece without a number")
+	}
+	st := t.s.staged
+	if n == 0 {
+		st = &staged{id: c.target}
+	}
+	if st == nil || st.id != c.target || n != len(st.pieces) {
+		return nil, refuse(ErrConflict, "restore: piece %d is out of order; another restore may have begun", n)
+	}
+	if st.size+len(c.values[0]) > maxStaged {
+		return nil, refuse(ErrTooLarge, "restore: the snapshot exceeds %d bytes", maxStaged)
+	}
+	t.s.staged = &staged{id: st.id, pieces: append(st.pieces[:n:n], c.values[0]), size: st.size + len(c.values[0])}
+	return t.changed(), nil
+}
+
+// commitRestore swaps the staged snapshot in. Every entry gets the index of
+// the command: the positions of the new generation begin here.
+func (t *txn) commitRestore(c *command) ([]item, error) {
+	st := t.s.staged
+	least, err := strconv.ParseUint(c.id, 10, 64)
+	if err != nil || st == nil || st.id != c.target {
+		return nil, refuse(ErrConflict, "restore: nothing is staged under %s; another restore may have begun", c.target)
+	}
+	t.s.staged = nil
+	old, err := readSnapshot(&pieceReader{pieces: st.pieces})
+	if err != nil {
+		return nil, refuse(ErrInvalid, "restore: %v", err)
+	}
+	next := newState().txn()
+	next.s.pos = record.Position{
+		Generation: max(t.s.pos.Generation, old.pos.Generation, least-min(least, 1)) + 1,
+		Index:      t.s.pos.Index,
+	}
+	next.s.now, next.s.cluster, next.s.floor = max(t.s.now, old.now), t.s.cluster, t.s.pos.Index
+	if old.cluster.id != "" {
+		next.s.cluster = old.cluster
+	}
+	it := old.entries.Root().Iterator()
+	for _, e, ok := it.Next(); ok; _, e, ok = it.Next() {
+		x := expiresOf(e)
+		next.put(e.Key, e.Value, 0, x)
+	}
+	copyTree(next.keys, old.keys)
+	copyTree(next.keyAges, old.keyAges)
+	next.keyLen = old.keys.Len()
+	copyTree(next.members, old.members)
+	copyTree(next.members, t.members.Clone().CommitOnly())
+	copyTree(next.servers, t.servers.Clone().CommitOnly())
+	next.quota = t.quota
+	*t = *next
+	return t.changed(), nil
+}
+
+func copyTree[T any](dst *iradix.Txn[T], src *iradix.Tree[T]) {
+	it := src.Root().Iterator()
+	for k, v, ok := it.Next(); ok; k, v, ok = it.Next() {
+		dst.Insert(k, v)
+	}
+}
+
+// pieceReader reads pieces one after the other. It owns the slice, not the
+// array behind it.
+type pieceReader struct {
+	pieces []string
+	off    int // in the first piece
+}
+
+// Read implements io.Reader.
+func (r *pieceReader) Read(b []byte) (int, error) {
+	for len(r.pieces) > 0 && r.off == len(r.pieces[0]) {
+		r.pieces, r.off = r.pieces[1:], 0
+	}
+	if len(r.pieces) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, r.pieces[0][r.off:])
+	r.off += n
+	return n, nil
+}
+
+// raise moves a state into the next generation without changing what it holds.
+func (s *state) raise() *state {
+	next := *s
+	next.pos.Generation++
+	return &next
+}
