@@ -6,6 +6,13 @@ import (
 	"github.com/fluid-sd/fluid/plugin/answer"
 )
 
+// tooLarge is what a client is told that can take no more.
+const tooLarge = "the answer is larger than a message can be"
+
+// edeFixed is the length of an extended error without its text (RFC 8914
+// section 2).
+const edeFixed = 6
+
 // fit cuts a positive reply to what the client takes, before the server would
 // do it with less knowledge of what matters.
 func (q *query) fit(m *dns.Msg, a *answer.Answer) {
@@ -21,11 +28,14 @@ func (q *query) fit(m *dns.Msg, a *answer.Answer) {
 		reserve = max(reserve, dns.Len(opt))
 		m.Extra = m.Extra[: len(m.Extra)-1 : len(m.Extra)-1] // explain put it last
 	}
+	proto := q.state.Proto()
+	if proto == "tcp" {
+		reserve += len(tooLarge) + edeFixed
+	}
 	if answer.Fit(m, reserve, limit, q.state.Do()) {
-		proto := q.state.Proto()
 		truncated.WithLabelValues(proto).Inc()
 		if proto == "tcp" && opt == nil {
-			q.explain(m, dns.ExtendedErrorCodeOther, "the answer is larger than a message can be")
+			q.explain(m, dns.ExtendedErrorCodeOther, tooLarge)
 		}
 	}
 	if opt != nil {
