@@ -6,10 +6,11 @@ LDFLAGS     := -X github.com/fluid-sd/fluid/plugin/record.Version=$(VERSION)
 BIN         := build/bin
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME    ?= 30s
+NEMESISTIME ?= 60s
 TESTTIMEOUT ?= 10m
 
 # The directories plugin, agent and build are never targets.
-.PHONY: help build full run test race lint fuzz bench proto tidy clean ci rename plugin agent
+.PHONY: help build full run test race lint fuzz bench proto tidy clean ci rename nemesis plugin agent
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +48,11 @@ fuzz: ## fuzz every decoder for FUZZTIME each
 
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+nemesis: ## break a cluster of five real agents for NEMESISTIME and check the history
+	@mkdir -p $(BIN)
+	@$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./agent/cmd/fluid-agent
+	$(GO) run ./build/nemesis -agent $(BIN)/fluid-agent -duration $(NEMESISTIME)
 
 proto: ## generate the Go code of the feed's protocol
 	$(GO) generate ./plugin/feed/...
