@@ -125,13 +125,25 @@ type touched struct {
 	reaped   bool                     // a reap fence came or went
 }
 
-func newTouched() *touched {
-	return &touched{services: map[string]bool{}, nodes: map[string]bool{}, headers: map[record.OriginID]bool{}}
+func newTouched() *touched { return &touched{} }
+
+func (t *touched) addService(name string) { t.services = with(t.services, name) }
+func (t *touched) addNode(name string)    { t.nodes = with(t.nodes, name) }
+
+func (t *touched) addHeader(id record.OriginID) { t.headers = with(t.headers, id) }
+
+// with adds to a set that is made when it is needed: most steps touch little.
+func with[K comparable](set map[K]bool, k K) map[K]bool {
+	if set == nil {
+		set = map[K]bool{}
+	}
+	set[k] = true
+	return set
 }
 
 func (t *touched) service(sv *service, index uint64) {
 	sv.index = max(sv.index, index)
-	t.services[sv.name] = true
+	t.addService(sv.name)
 }
 
 func (t *touched) changes() Changes {
@@ -185,7 +197,7 @@ func (c *Catalog) Swap(st *Stage) (Changes, error) {
 	t := newTouched()
 	t.reaped = true
 	for name := range c.guards {
-		t.services[name] = true
+		t.addService(name)
 	}
 	c.settle(c.now, t)
 	return Changes{All: true}, nil

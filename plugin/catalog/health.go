@@ -71,7 +71,7 @@ func (c *Catalog) Advance(now int64) Changes {
 	}
 	for name, g := range c.guards {
 		if g.due <= now {
-			t.services[name] = true
+			t.addService(name)
 		}
 	}
 	c.settle(now, t)
@@ -100,19 +100,19 @@ func (c *Catalog) assess(o *origin, now int64, t *touched) {
 	lost := state != Attended
 	for _, cl := range o.cur.log {
 		if cl.in != nil {
-			t.services[cl.in.name] = true
+			t.addService(cl.in.name)
 			if lost && cl.kind == record.KindInstance && !cl.dead {
 				c.lose(cl.in.name, cl.id(), now)
 			}
 		}
 	}
 	name := o.cur.node.Name
-	t.nodes[name] = true
+	t.addNode(name)
 	if c.nodeOrigin(name) != o && !lost {
 		return
 	}
 	for svc := range c.slot.byNode[name] {
-		t.services[svc] = true
+		t.addService(svc)
 		for _, r := range c.slot.services[svc].rows {
 			if sum, _ := record.Summarize(r.value); lost && sum.Node == name {
 				c.lose(svc, sum.ID, now)
@@ -221,9 +221,9 @@ func (c *Catalog) rename(o *origin, t *touched) {
 func compareOrigins(a, b record.OriginID) int { return slices.Compare(a[:], b[:]) }
 
 func (c *Catalog) touchNode(name string, t *touched) {
-	t.nodes[name] = true
+	t.addNode(name)
 	for svc := range c.slot.byNode[name] {
-		t.services[svc] = true
+		t.addService(svc)
 	}
 }
 

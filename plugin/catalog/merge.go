@@ -242,7 +242,7 @@ func (c *Catalog) promote(o *origin, i int, t *touched) {
 			c.discard(h, t)
 		}
 	}
-	t.headers[o.id] = true
+	t.addHeader(o.id)
 }
 
 // discard forgets a history.

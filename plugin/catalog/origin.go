@@ -343,9 +343,9 @@ func (c *Catalog) touch(cl *claim, t *touched) {
 	switch {
 	case !cl.from.shown:
 	case cl.in != nil:
-		t.services[cl.in.name] = true
+		t.addService(cl.in.name)
 	case record.Key(cl.extra) == record.NodeKey:
-		t.headers[cl.from.id] = true
+		t.addHeader(cl.from.id)
 	}
 }
 

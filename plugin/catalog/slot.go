@@ -313,7 +313,7 @@ func (s *slot) touchOverlay(o *overlay, index uint64, t *touched) {
 		t.service(s.service(o.Service), index)
 		return
 	}
-	t.nodes[o.Node] = true
+	t.addNode(o.Node)
 	for name := range s.byNode[o.Node] {
 		t.service(s.services[name], index)
 	}
@@ -337,7 +337,7 @@ func (s *slot) indexFence(f record.Fence, index uint64, t *touched) {
 		s.moved[instanceKey{f.Service, f.Instance}] = f
 	}
 	if f.Service != "" {
-		t.services[f.Service] = true
+		t.addService(f.Service)
 	}
 }
 
@@ -354,7 +354,7 @@ func (s *slot) unindexFence(f record.Fence, t *touched) {
 		delete(s.moved, instanceKey{f.Service, f.Instance})
 	}
 	if f.Service != "" {
-		t.services[f.Service] = true
+		t.addService(f.Service)
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 
 // Times of the protocol, in milliseconds.
 const (
-	pushEvery   = 50   // eager push of what was learned
-	localDelay  = 5    // own changes that come together travel together
+	pushEvery   = 50   // at most so often is what was learned pushed
+	pushDelay   = 5    // what comes together travels together
 	haveEvery   = 250  // heads that moved lately, to one active peer
 	haveWindow  = 1000 // what "lately" means
 	digestEvery = 5000 // comparison with one random member
@@ -83,6 +83,7 @@ type engine struct {
 	serving map[string]*served
 
 	nextPush, nextHave, nextDigest, nextView, nextAsk int64
+	lastPush                                          int64
 
 	out     []send
 	changes catalog.Changes
@@ -193,7 +194,7 @@ func (e *engine) about(ms int64) int64 { return ms*4/5 + e.rng.Int64N(ms*2/5+1) 
 // local passes on a delta that the own catalog holds.
 func (e *engine) local(now int64, d *catalog.Delta) {
 	e.learned(now, d)
-	e.nextPush = earlier(e.nextPush, now+localDelay)
+	e.nextPush = min(e.nextPush, now+pushDelay)
 }
 
 // learned queues a delta to be passed on once.
@@ -202,10 +203,11 @@ func (e *engine) learned(now int64, d *catalog.Delta) {
 	if e.freshBytes += d.Size(); e.freshBytes > maxFresh {
 		e.freshBytes -= d.Size()
 		e.drop("fresh")
+		e.nextPush = earlier(e.nextPush, now)
 		return
 	}
 	e.fresh = append(e.fresh, d)
-	e.nextPush = earlier(e.nextPush, now+pushEvery)
+	e.nextPush = earlier(e.nextPush, max(now+pushDelay, e.lastPush+pushEvery))
 }
 
 func earlier(a, b int64) int64 {
@@ -241,6 +243,7 @@ func (e *engine) tick(now int64, c *catalog.Catalog) {
 		return
 	}
 	if e.nextPush != 0 && now >= e.nextPush {
+		e.lastPush = now
 		e.flush()
 	}
 	if len(e.peers) == 0 {
@@ -300,12 +303,21 @@ func (e *engine) flush() {
 	}
 }
 
-// sample returns up to n different active peers.
+// sample returns who a push goes to: n active peers at random, and the next
+// member in the ring of ids. Random choice alone leaves out e^-n of the members
+// each time; with the ring, a member is left out only if the one before it is.
 func (e *engine) sample(n int) []string {
-	out := make([]string, 0, n)
+	out := make([]string, 0, n+1)
+	if len(e.peers) > 0 {
+		i, _ := slices.BinarySearch(e.peers, e.self)
+		out = append(out, e.peers[i%len(e.peers)])
+	}
 	for _, i := range e.rng.Perm(len(e.active)) {
-		if out = append(out, e.active[i]); len(out) == n {
+		if len(out) > n {
 			break
+		}
+		if e.active[i] != out[0] {
+			out = append(out, e.active[i])
 		}
 	}
 	return out
@@ -361,7 +373,8 @@ func (e *engine) receive(now int64, c *catalog.Catalog, from string, frame []byt
 	}
 }
 
-// onDeltas merges what a peer sent; what it pushed and was new goes on once.
+// onDeltas merges what a peer sent; what was new goes on once, unless it is
+// part of catching up with much.
 func (e *engine) onDeltas(now int64, c *catalog.Catalog, from string, push bool, body []byte) error {
 	deltas, last, err := decodeDeltas(body)
 	if err != nil {
@@ -390,7 +403,7 @@ func (e *engine) onDeltas(now int64, c *catalog.Catalog, from string, push bool,
 		if d.ResetTo != 0 {
 			e.stats.Resets++
 		}
-		if push {
+		if push || last && len(body) <= pushBytes {
 			e.learned(now, d)
 		} else {
 			e.moved[d.Origin] = now

@@ -81,7 +81,9 @@ func TestProof(t *testing.T) {
 			server := make(chan result, 1)
 			go func() {
 				_, peer, err := prove(b, cfg, false, "server", tc.label2, tc.ring2)
-				_ = b.Close()
+				if err != nil {
+					_ = b.Close()
+				}
 				server <- result{peer, err}
 			}()
 			_, peer, err := prove(a, cfg, true, "client", tc.label, tc.ring)
@@ -89,7 +91,7 @@ func TestProof(t *testing.T) {
 				_ = a.Close()
 			}
 			s := <-server
-			_ = a.Close()
+			_, _ = a.Close(), b.Close()
 			if ok := err == nil && s.err == nil; ok != tc.want {
 				t.Errorf("client %v, server %v", err, s.err)
 			}
