@@ -187,6 +187,9 @@ func (t *txn) server(c *command) ([]item, error) {
 	if err != nil {
 		return nil, refuse(ErrInvalid, "server: %v", err)
 	}
+	if old, ok := t.servers.Get([]byte(s.ID)); ok && old == s {
+		return []item{{index: t.s.pos.Index}}, nil
+	}
 	t.servers.Insert([]byte(s.ID), s)
 	return t.changed(), nil
 }
@@ -198,6 +201,7 @@ func (t *txn) member(c *command) ([]item, error) {
 		}
 		return t.changed(), nil
 	}
+	changed := false
 	for _, v := range c.values {
 		m, err := decodeMember(v)
 		if err != nil {
@@ -206,10 +210,14 @@ func (t *txn) member(c *command) ([]item, error) {
 		m.Since = t.s.pos.Index
 		if old, ok := t.members.Get([]byte(m.ID)); ok {
 			m.Since = old.Since
+			if m == old {
+				continue
+			}
 		}
 		t.members.Insert([]byte(m.ID), m)
+		changed = true
 	}
-	return t.changed(), nil
+	return []item{{changed: changed, index: t.s.pos.Index}}, nil
 }
 
 func (t *txn) changed() []item { return []item{{changed: true, index: t.s.pos.Index}} }

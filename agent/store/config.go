@@ -60,6 +60,10 @@ type Config struct {
 	// accepted. Default 32 MiB.
 	MinFree uint64
 
+	// AuditFile gets one JSON line per critical write: who, from where, what, at
+	// which position, with which outcome. It is rotated. Empty: none.
+	AuditFile string
+
 	// WriteTimeout bounds a write whose context has no earlier deadline.
 	// Default 5s.
 	WriteTimeout time.Duration

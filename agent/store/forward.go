@@ -89,6 +89,9 @@ func (s *Store) executeHere(ctx context.Context, c *command) (outcome, error) {
 			return outcome{}, err
 		}
 		if o, idle = s.rehearse(c); idle {
+			if s.audit != nil {
+				s.audit.idle(c, &o)
+			}
 			return o, nil
 		}
 	}

@@ -147,8 +147,16 @@ func Open(cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	s := newStore(cfg, d, p)
+	if cfg.AuditFile != "" {
+		if s.audit, err = openAudit(cfg.AuditFile); err != nil {
+			return nil, errors.Join(fmt.Errorf("open store: %w", err), p.shut(), d.close())
+		}
+		s.fsm.audit = func(index uint64, e *logEntry, outcomes []outcome) {
+			s.audit.applied(s.position().Generation, index, e, outcomes)
+		}
+	}
 	if err := s.startRaft(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store: %w", err), p.shut(), d.close())
+		return nil, errors.Join(fmt.Errorf("open store: %w", err), p.shut(), d.close(), s.closeAudit())
 	}
 	s.startLoops()
 	return s, nil

@@ -43,6 +43,9 @@ func (s *Store) propose(ctx context.Context, c *command) (outcome, error) {
 	if err := s.fsm.failed(); err != nil {
 		return outcome{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
+	if err := s.allowed(c.op); err != nil {
+		return outcome{}, err
+	}
 	raw := string(c.append(nil))
 	if len(raw) > MaxEntry-entryOverhead {
 		return outcome{}, refuse(ErrTooLarge, "request: %d bytes exceed the limit of %d; split it", len(raw), MaxEntry-entryOverhead)

@@ -23,6 +23,7 @@ type Store struct {
 	peers *peers
 	raft  atomic.Pointer[raft.Raft] // replaced by restart; see node
 	fsm   *fsm
+	audit *auditLog // nil if there is none
 
 	leaderCh chan bool
 	leading  atomic.Bool // the leader, and the cluster is made
@@ -79,6 +80,7 @@ func newStore(cfg Config, d *disk, p *peers) *Store {
 func (s *Store) startLoops() {
 	s.loops.Go(s.leaderLoop)
 	s.loops.Go(s.proposeLoop)
+	s.loops.Go(s.announceLoop)
 	s.hasten()
 }
 
@@ -101,9 +103,16 @@ func (s *Store) close(handOver bool) error {
 		err := s.node().Shutdown().Error()
 		s.restartMu.Unlock()
 		s.loops.Wait()
-		s.closeErr = errors.Join(err, s.peers.shut(), s.disk.close())
+		s.closeErr = errors.Join(err, s.peers.shut(), s.disk.close(), s.closeAudit())
 	})
 	return s.closeErr
+}
+
+func (s *Store) closeAudit() error {
+	if s.audit == nil {
+		return nil
+	}
+	return s.audit.close()
 }
 
 // node returns the running Raft.
