@@ -22,16 +22,20 @@ var (
 
 // Catalog is what one member knows. The zero Catalog is not usable; see New.
 type Catalog struct {
-	slot     *slot
-	origins  map[record.OriginID]*origin
-	cells    map[string]*cell             // claims by service
-	named    map[string][]record.OriginID // node name → origins whose header says so
-	members  map[string]memberState
-	guards   map[string]*guard
-	own      record.OriginID // the origin this member writes, if any
-	limits   Limits
-	bytes    int   // estimated memory of all claims, staged ones included
-	now      int64 // latest time heard, in milliseconds
+	slot    *slot
+	origins map[record.OriginID]*origin
+	cells   map[string]*cell             // claims by service
+	named   map[string][]record.OriginID // node name → origins whose header says so
+	members map[string]memberState
+	guards  map[string]*guard
+	own     record.OriginID // the origin this member writes, if any
+	limits  Limits
+	bytes   int   // estimated memory of all claims, staged ones included
+	now     int64 // latest time heard, in milliseconds
+
+	collected int64  // when tombstones were last forgotten
+	conflicts uint64 // versions taken in that were concurrent with another origin's
+
 	mutation mutation
 }
 
@@ -116,6 +120,16 @@ type Changes struct {
 
 // Empty reports whether nothing changed.
 func (ch Changes) Empty() bool { return !ch.All && len(ch.Services) == 0 && len(ch.Nodes) == 0 }
+
+// with returns the union of two sets of changes.
+func (ch Changes) with(other Changes) Changes {
+	join := func(a, b []string) []string {
+		out := slices.Concat(a, b)
+		slices.Sort(out)
+		return slices.Compact(out)
+	}
+	return Changes{All: ch.All || other.All, Services: join(ch.Services, other.Services), Nodes: join(ch.Nodes, other.Nodes)}
+}
 
 // touched collects what a step changes.
 type touched struct {

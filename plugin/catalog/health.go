@@ -62,7 +62,7 @@ func (c *Catalog) ObserveMember(now int64, id string, status MemberStatus) Chang
 func (c *Catalog) ForgetMember(id string) { delete(c.members, id) }
 
 // Advance lets time pass: hold-downs end, unattended origins step back, guards
-// expire. Its owner calls it about once a second with the time in
+// expire, old tombstones are forgotten. Its owner calls it about once a second with the time in
 // milliseconds.
 func (c *Catalog) Advance(now int64) Changes {
 	t := newTouched()
@@ -75,8 +75,16 @@ func (c *Catalog) Advance(now int64) Changes {
 		}
 	}
 	c.settle(now, t)
-	return t.changes()
+	ch := t.changes()
+	if now >= c.collected+collectEvery {
+		c.collected = now
+		ch = ch.with(c.Collect(now))
+	}
+	return ch
 }
+
+// collectEvery is how often Advance forgets old tombstones, in milliseconds.
+const collectEvery = 60 * 1000
 
 // OriginState returns the liveness of an origin and since when, in
 // milliseconds. An unknown origin is dead.

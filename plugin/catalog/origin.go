@@ -277,6 +277,9 @@ func (c *Catalog) admit(h *history, it *Item, t *touched) {
 		h.bytes += len(cl.value)
 	}
 	c.touch(cl, t)
+	if cl.in != nil && cl.kind == record.KindInstance && !cl.dead && c.contested(cl) {
+		c.conflicts++
+	}
 }
 
 // cutKey splits the path of an instance or report key.

@@ -498,9 +498,7 @@ func (g *gossip) Stats() Stats {
 	for reason, n := range g.dropped {
 		s.Dropped[reason] += n
 	}
-	if !g.last.IsZero() {
-		s.Age = int(time.Since(g.last).Milliseconds())
-	}
+	s.LastFrame = g.last
 	return s
 }
 

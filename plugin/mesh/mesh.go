@@ -183,13 +183,12 @@ type Mesh interface {
 
 // Stats are counters of one member since its start, for metrics.
 type Stats struct {
-	FramesIn, FramesOut   uint64
-	BytesIn, BytesOut     uint64
-	Pulls                 uint64            // requests sent
-	Resets                uint64            // full histories taken in
-	Skewed                uint64            // versions from clocks too far ahead
-	Dropped               map[string]uint64 // frames and deltas dropped, by reason
-	Origins, Records, Age int               // origins known, live records, milliseconds since the last frame
+	FramesIn, FramesOut uint64
+	BytesIn, BytesOut   uint64
+	Pulls               uint64            // requests sent
+	Resets              uint64            // full histories taken in
+	Dropped             map[string]uint64 // frames and deltas dropped, by reason
+	LastFrame           time.Time         // when the last frame came; zero: none did
 }
 
 // New starts a member. It returns an error that names the field for a
