@@ -8,6 +8,7 @@ import (
 	"iter"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -58,7 +59,7 @@ func (e *engine) useFile(path string) {
 			log.Warningf("snapshot: %v", err)
 		}
 	}
-	e.file, e.path = nil, path
+	e.file, e.path, e.volatile = nil, path, false
 	if path == "" {
 		return
 	}
@@ -101,25 +102,34 @@ func (e *engine) useFile(path string) {
 	log.Infof("loaded the last known good from %s, stale until the agent confirms it", path)
 }
 
-// rewrite writes the snapshot anew. Called with mu held.
+// rewritePause is how long a write of the snapshot that failed is not repeated.
+const rewritePause = 5 * time.Second
+
+// rewrite writes the snapshot anew. While that fails, what the engine serves
+// would be lost by a restart, and the agent is not told that it was applied.
+// Called with mu held.
 func (e *engine) rewrite() {
-	if e.file == nil {
+	if e.file == nil || e.volatile && time.Since(e.rewritten) < rewritePause {
 		return
 	}
-	if err := e.file.Replace(e.head, lastgood.State{
+	e.rewritten = time.Now()
+	err := e.file.Replace(e.head, lastgood.State{
 		Position: e.catalog.Position(), Entries: e.catalog.Entries(), Hash: e.catalog.Hash(), Gossip: e.frames,
-	}); err != nil {
+	})
+	e.volatile = err != nil
+	if err != nil {
 		snapshotErrors.Inc()
 		log.Errorf("%v", err)
 	}
 }
 
-// journal adds a batch to the snapshot. Called with mu held.
+// journal adds a batch to the snapshot. Nothing may be added to a file that
+// lacks the state before. Called with mu held.
 func (e *engine) journal(prev, pos record.Position, entries []record.Entry) {
 	if e.file == nil {
 		return
 	}
-	if err := e.file.Append(prev, pos, entries); err != nil {
+	if e.volatile || e.file.Append(prev, pos, entries) != nil {
 		e.rewrite()
 	}
 }

@@ -51,19 +51,21 @@ type engine struct {
 	start   time.Time                       // of news; monotonic
 	wall    func() time.Time
 
-	mu       sync.Mutex // guards what follows; writers only
-	catalog  *catalog.Catalog
-	head     lastgood.Head
-	file     *lastgood.File // nil without snapshot
-	path     string         // of file
-	fromDisk bool           // the data was read from the file and not confirmed
-	maxTTL   time.Duration  // largest TTL of any record ever answered
-	dirty    bool           // the exported zone changed since serial did
-	bumped   time.Time      // when serial last rose
-	advanced time.Time      // when the catalog was last told the time
-	zones    map[string]*served
-	lastZone uint64 // id of the zone made last
-	notify   map[*notifier]bool
+	mu        sync.Mutex // guards what follows; writers only
+	catalog   *catalog.Catalog
+	head      lastgood.Head
+	file      *lastgood.File // nil without snapshot
+	path      string         // of file
+	fromDisk  bool           // the data was read from the file and not confirmed
+	volatile  bool           // the file could not be brought up to date
+	rewritten time.Time      // when that was tried last
+	maxTTL    time.Duration  // largest TTL of any record ever answered
+	dirty     bool           // the exported zone changed since serial did
+	bumped    time.Time      // when serial last rose
+	advanced  time.Time      // when the catalog was last told the time
+	zones     map[string]*served
+	lastZone  uint64 // id of the zone made last
+	notify    map[*notifier]bool
 
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -340,7 +342,7 @@ func (s sink) Hello() feed.Hello {
 	e := s.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	h := feed.Hello{Position: e.catalog.Position(), Hash: e.catalog.Hash(), ClusterID: e.head.Cluster, Vector: e.vector(), ClientTTL: e.maxTTL}
+	h := feed.Hello{Position: e.catalog.Position(), Hash: e.catalog.Hash(), ClusterID: e.head.Cluster, Vector: e.vector(), ClientTTL: e.maxTTL, Volatile: e.volatile}
 	for _, z := range e.zones {
 		h.Zones = append(h.Zones, z.Origin)
 		h.ClientTTL = max(h.ClientTTL, time.Duration(max(z.TTL, z.staleTTL))*time.Second)
@@ -388,6 +390,9 @@ func (s sink) Heartbeat(hb feed.Heartbeat) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.learnCluster(hb.ClusterID)
+	if e.volatile {
+		e.rewrite()
+	}
 	at := e.catalog.Position()
 	agentLag.Set(hb.Lag.Seconds())
 	switch {
@@ -407,10 +412,8 @@ func (s sink) Relay(frame []byte) error {
 	defer e.mu.Unlock()
 	e.merge(frame)
 	e.observe(true)
-	if e.file != nil {
-		if err := e.file.AppendGossip(frame); err != nil {
-			e.rewrite()
-		}
+	if e.file != nil && (e.volatile || e.file.AppendGossip(frame) != nil) {
+		e.rewrite()
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/fluid-sd/fluid/plugin/feed/feedpb"
+	"github.com/fluid-sd/fluid/plugin/record"
 )
 
 const (
@@ -60,9 +61,10 @@ type Client struct {
 	connects, failures, snapshots, resumes, batches, relayed, behind, diverged atomic.Uint64
 
 	// What follows belongs to the goroutine of Run.
-	full      bool   // ask for a snapshot at the next hello
-	connected bool   // what the sink was told last
-	reason    string // what the sink was told last
+	full      bool            // ask for a snapshot at the next hello
+	vouched   record.Position // acknowledged last
+	connected bool            // what the sink was told last
+	reason    string          // what the sink was told last
 }
 
 // NewClient makes a client. It does nothing until Run.
@@ -209,6 +211,14 @@ func (c *Client) session(ctx context.Context) error {
 	return err
 }
 
+// vouch returns the position to acknowledge: what a restart would not lose.
+func (c *Client) vouch(at Hello) record.Position {
+	if !at.Volatile {
+		c.vouched = at.Position
+	}
+	return c.vouched
+}
+
 // connection makes one gRPC connection over nc. It must not reconnect on its
 // own, so it dials once.
 func connection(nc net.Conn) (*grpc.ClientConn, error) {
@@ -234,6 +244,7 @@ func (c *Client) hello(at Hello) *feedpb.Hello {
 		MemberId: c.cfg.MemberID, Name: c.cfg.Name, Version: c.cfg.Version, Implementation: c.cfg.Implementation,
 		ClusterId: at.ClusterID, Position: positionPB(at.Position), Full: c.full,
 		ClientTtlMs: millis(at.ClientTTL), Zones: at.Zones,
+		Applied: positionPB(c.vouch(at)),
 	}
 	if c.cfg.Relay {
 		h.Relay, h.Vector = true, vectorPB(at.Vector)

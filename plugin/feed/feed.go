@@ -123,6 +123,9 @@ type Hello struct {
 	Vector    Vector          // gossip known; read only when connecting, in relay mode
 	ClientTTL time.Duration   // largest TTL that caches behind this member can hold
 	Zones     []string        // zones that are served
+	// Volatile says that a restart would lose Position, although the sink was
+	// set up to keep it. It is resumed from, but not acknowledged.
+	Volatile bool
 }
 
 // Heartbeat is what a server says about itself.
@@ -147,7 +150,8 @@ type Sink interface {
 	Hello() Hello
 	// Snapshot replaces the committed state. The content was checked against
 	// hash. When it returns nil the state is visible, durable where that was
-	// asked for, and acknowledged. Entries may be read once, during the call.
+	// asked for (else Hello says Volatile), and acknowledged. Entries may be
+	// read once, during the call.
 	Snapshot(pos record.Position, entries iter.Seq[record.Entry], hash uint64) error
 	// Apply changes the committed state from prev to pos, all or nothing. The
 	// sink owns entries. What holds for Snapshot holds when it returns nil.

@@ -180,6 +180,7 @@ type memSink struct {
 	frames  []string
 	states  []string
 	fed     record.Position // the last position that the feed gave and the sink took
+	lossy   bool            // a restart would lose what it has
 	spoiled bool            // the content was changed behind the feed's back
 	bad     error           // broken promises
 	refuse  error           // returned once by the next Snapshot or Apply
@@ -192,7 +193,7 @@ func newSink(src *memSource) *memSink { return &memSink{src: src, ttl: 5 * time.
 func (k *memSink) Hello() Hello {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return Hello{Position: k.pos, Hash: hashOf(k.all), ClusterID: k.cluster, Vector: k.vec, ClientTTL: k.ttl, Zones: []string{"fluid.internal."}}
+	return Hello{Position: k.pos, Hash: hashOf(k.all), ClusterID: k.cluster, Vector: k.vec, ClientTTL: k.ttl, Zones: []string{"fluid.internal."}, Volatile: k.lossy}
 }
 
 func (k *memSink) Snapshot(pos record.Position, entries iter.Seq[record.Entry], hash uint64) error {

@@ -115,11 +115,11 @@ func (r *receiver) heartbeat(pb *feedpb.Heartbeat) error {
 	return nil
 }
 
-// report acknowledges what the sink has. A failure to send shows as the end
+// report acknowledges what the sink vouches for. A failure to send shows as the end
 // of what is received, with the reason.
 func (r *receiver) report(at Hello) {
 	_ = r.send(&feedpb.ClientFrame{Frame: &feedpb.ClientFrame_Ack{Ack: &feedpb.Ack{
-		Applied: positionPB(at.Position), ClientTtlMs: millis(at.ClientTTL),
+		Applied: positionPB(r.vouch(at)), ClientTtlMs: millis(at.ClientTTL),
 	}}})
 }
 

@@ -94,10 +94,9 @@ func (s *Server) session(stream syncStream) error {
 	}
 	m := Member{
 		ID: hello.GetMemberId(), Name: hello.GetName(), Version: hello.GetVersion(), Zones: hello.GetZones(),
-		Relay: c.relay != nil, Applied: c.at, ClientTTL: duration(hello.GetClientTtlMs()), UID: cred.uid, PID: cred.pid,
+		Relay: c.relay != nil, Applied: position(hello.GetApplied()), ClientTTL: duration(hello.GetClientTtlMs()), UID: cred.uid, PID: cred.pid,
 	}
-	known := s.known()
-	c.member = s.members.connect(m, !known.Before(c.at))
+	c.member = s.members.connect(m, !s.known().Before(m.Applied))
 	if c.member == nil {
 		return refuse(ErrBusy, "member %s is connected already; two CoreDNS processes must not share a snapshot file or member id", shown(m.ID))
 	}

@@ -296,6 +296,37 @@ func TestMembers(t *testing.T) {
 	})
 }
 
+// TestVolatileIsNotAcknowledged: what a restart of the plugin would lose does
+// not count as applied, over a new session either, until it is on disk.
+func TestVolatileIsNotAcknowledged(t *testing.T) {
+	bubble(t, func(t *testing.T, src *memSource, sink *memSink, h *host) {
+		srv := h.start()
+		c, stop := h.connect("m1", sink, false)
+		defer stop()
+		src.put("i/a/1", "x")
+		wantSynced(t, src, sink)
+		kept := sink.position()
+		sink.do(func() { sink.lossy = true })
+		src.put("i/a/2", "x")
+		wantSynced(t, src, sink)
+		wantApplied := func(want record.Position) {
+			t.Helper()
+			pass(2 * time.Second)
+			if m, _ := srv.Members(); len(m) != 1 || m[0].Applied != want {
+				t.Errorf("members: got %+v, want one that applied %v", m, want)
+			}
+		}
+		wantApplied(kept)
+		h.cut()
+		wantApplied(kept)
+		if got := c.Stats(); got.Snapshots != 1 || got.Resumes != 1 {
+			t.Errorf("client: got %+v, want it to resume", got)
+		}
+		sink.do(func() { sink.lossy = false })
+		wantApplied(src.State().Position())
+	})
+}
+
 func TestMembersThatLeftAreBounded(t *testing.T) {
 	m := newMembers(3)
 	var live []*Member

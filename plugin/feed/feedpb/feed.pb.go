@@ -369,6 +369,7 @@ type Hello struct {
 	Vector         []*Watermark           `protobuf:"bytes,11,rep,name=vector,proto3" json:"vector,omitempty"`                                 // resume token of the relay
 	ClientTtlMs    uint64                 `protobuf:"varint,12,opt,name=client_ttl_ms,json=clientTtlMs,proto3" json:"client_ttl_ms,omitempty"` // largest TTL that caches behind the client hold
 	Zones          []string               `protobuf:"bytes,13,rep,name=zones,proto3" json:"zones,omitempty"`
+	Applied        *Position              `protobuf:"bytes,14,opt,name=applied,proto3" json:"applied,omitempty"` // what the client vouches for; position unless a restart would lose that
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -490,6 +491,13 @@ func (x *Hello) GetClientTtlMs() uint64 {
 func (x *Hello) GetZones() []string {
 	if x != nil {
 		return x.Zones
+	}
+	return nil
+}
+
+func (x *Hello) GetApplied() *Position {
+	if x != nil {
+		return x.Applied
 	}
 	return nil
 }
@@ -1141,7 +1149,7 @@ const file_feed_proto_rawDesc = "" +
 	"\vClientFrame\x12,\n" +
 	"\x05hello\x18\x01 \x01(\v2\x14.fluid.feed.v1.HelloH\x00R\x05hello\x12&\n" +
 	"\x03ack\x18\x02 \x01(\v2\x12.fluid.feed.v1.AckH\x00R\x03ackB\a\n" +
-	"\x05frame\"\xaa\x03\n" +
+	"\x05frame\"\xdd\x03\n" +
 	"\x05Hello\x12!\n" +
 	"\fprotocol_min\x18\x01 \x01(\rR\vprotocolMin\x12!\n" +
 	"\fprotocol_max\x18\x02 \x01(\rR\vprotocolMax\x12\x1b\n" +
@@ -1157,7 +1165,8 @@ const file_feed_proto_rawDesc = "" +
 	" \x01(\bR\x05relay\x120\n" +
 	"\x06vector\x18\v \x03(\v2\x18.fluid.feed.v1.WatermarkR\x06vector\x12\"\n" +
 	"\rclient_ttl_ms\x18\f \x01(\x04R\vclientTtlMs\x12\x14\n" +
-	"\x05zones\x18\r \x03(\tR\x05zones\"\\\n" +
+	"\x05zones\x18\r \x03(\tR\x05zones\x121\n" +
+	"\aapplied\x18\x0e \x01(\v2\x17.fluid.feed.v1.PositionR\aapplied\"\\\n" +
 	"\x03Ack\x121\n" +
 	"\aapplied\x18\x01 \x01(\v2\x17.fluid.feed.v1.PositionR\aapplied\x12\"\n" +
 	"\rclient_ttl_ms\x18\x02 \x01(\x04R\vclientTtlMs\"\xcb\x02\n" +
@@ -1247,28 +1256,29 @@ var file_feed_proto_depIdxs = []int32{
 	6,  // 1: fluid.feed.v1.ClientFrame.ack:type_name -> fluid.feed.v1.Ack
 	1,  // 2: fluid.feed.v1.Hello.position:type_name -> fluid.feed.v1.Position
 	3,  // 3: fluid.feed.v1.Hello.vector:type_name -> fluid.feed.v1.Watermark
-	1,  // 4: fluid.feed.v1.Ack.applied:type_name -> fluid.feed.v1.Position
-	8,  // 5: fluid.feed.v1.ServerFrame.refused:type_name -> fluid.feed.v1.Refused
-	9,  // 6: fluid.feed.v1.ServerFrame.welcome:type_name -> fluid.feed.v1.Welcome
-	10, // 7: fluid.feed.v1.ServerFrame.heartbeat:type_name -> fluid.feed.v1.Heartbeat
-	11, // 8: fluid.feed.v1.ServerFrame.snapshot:type_name -> fluid.feed.v1.Snapshot
-	12, // 9: fluid.feed.v1.ServerFrame.batch:type_name -> fluid.feed.v1.Batch
-	13, // 10: fluid.feed.v1.ServerFrame.relay:type_name -> fluid.feed.v1.Relay
-	0,  // 11: fluid.feed.v1.Refused.reason:type_name -> fluid.feed.v1.Refused.Reason
-	1,  // 12: fluid.feed.v1.Heartbeat.commit:type_name -> fluid.feed.v1.Position
-	1,  // 13: fluid.feed.v1.Heartbeat.applied:type_name -> fluid.feed.v1.Position
-	1,  // 14: fluid.feed.v1.Snapshot.position:type_name -> fluid.feed.v1.Position
-	2,  // 15: fluid.feed.v1.Snapshot.entries:type_name -> fluid.feed.v1.Entry
-	1,  // 16: fluid.feed.v1.Batch.prev:type_name -> fluid.feed.v1.Position
-	1,  // 17: fluid.feed.v1.Batch.position:type_name -> fluid.feed.v1.Position
-	2,  // 18: fluid.feed.v1.Batch.entries:type_name -> fluid.feed.v1.Entry
-	4,  // 19: fluid.feed.v1.Feed.Sync:input_type -> fluid.feed.v1.ClientFrame
-	7,  // 20: fluid.feed.v1.Feed.Sync:output_type -> fluid.feed.v1.ServerFrame
-	20, // [20:21] is the sub-list for method output_type
-	19, // [19:20] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	1,  // 4: fluid.feed.v1.Hello.applied:type_name -> fluid.feed.v1.Position
+	1,  // 5: fluid.feed.v1.Ack.applied:type_name -> fluid.feed.v1.Position
+	8,  // 6: fluid.feed.v1.ServerFrame.refused:type_name -> fluid.feed.v1.Refused
+	9,  // 7: fluid.feed.v1.ServerFrame.welcome:type_name -> fluid.feed.v1.Welcome
+	10, // 8: fluid.feed.v1.ServerFrame.heartbeat:type_name -> fluid.feed.v1.Heartbeat
+	11, // 9: fluid.feed.v1.ServerFrame.snapshot:type_name -> fluid.feed.v1.Snapshot
+	12, // 10: fluid.feed.v1.ServerFrame.batch:type_name -> fluid.feed.v1.Batch
+	13, // 11: fluid.feed.v1.ServerFrame.relay:type_name -> fluid.feed.v1.Relay
+	0,  // 12: fluid.feed.v1.Refused.reason:type_name -> fluid.feed.v1.Refused.Reason
+	1,  // 13: fluid.feed.v1.Heartbeat.commit:type_name -> fluid.feed.v1.Position
+	1,  // 14: fluid.feed.v1.Heartbeat.applied:type_name -> fluid.feed.v1.Position
+	1,  // 15: fluid.feed.v1.Snapshot.position:type_name -> fluid.feed.v1.Position
+	2,  // 16: fluid.feed.v1.Snapshot.entries:type_name -> fluid.feed.v1.Entry
+	1,  // 17: fluid.feed.v1.Batch.prev:type_name -> fluid.feed.v1.Position
+	1,  // 18: fluid.feed.v1.Batch.position:type_name -> fluid.feed.v1.Position
+	2,  // 19: fluid.feed.v1.Batch.entries:type_name -> fluid.feed.v1.Entry
+	4,  // 20: fluid.feed.v1.Feed.Sync:input_type -> fluid.feed.v1.ClientFrame
+	7,  // 21: fluid.feed.v1.Feed.Sync:output_type -> fluid.feed.v1.ServerFrame
+	21, // [21:22] is the sub-list for method output_type
+	20, // [20:21] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_feed_proto_init() }
