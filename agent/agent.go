@@ -33,6 +33,7 @@ type Agent struct {
 
 	store  *store.Store
 	opened atomic.Pointer[store.Store] // the same, for Raft's connections, which come before
+	certs  certificates
 	layer  *raftnet.Layer
 	peers  *peers
 	view   *view
@@ -82,6 +83,9 @@ func (a *Agent) start(ctx context.Context) error {
 	a.undo.push("raft listener", func(context.Context) error { return ignoreClosed(raftL.Close()) })
 	socketL, adminL, err := a.listenSockets()
 	if err != nil {
+		return err
+	}
+	if err := a.openCertificates(); err != nil {
 		return err
 	}
 	if a.peers, err = newPeers(&a.cfg); err != nil {
@@ -163,12 +167,8 @@ func (a *Agent) serveHTTP(l, admin net.Listener) error {
 		}
 		starting.ServeHTTP(w, r)
 	})
-	if a.cfg.TLSCertFile != "" {
-		cert, err := tls.LoadX509KeyPair(a.cfg.TLSCertFile, a.cfg.TLSKeyFile)
-		if err != nil {
-			return &ConfigError{"tls_cert_file", a.cfg.TLSCertFile, "cannot be used: " + err.Error(), "give a PEM certificate and its key"}
-		}
-		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}})
+	if a.certs.http != nil {
+		l = tls.NewListener(l, a.certs.http.ServerConfig("h2", "http/1.1"))
 	}
 	for _, s := range []struct {
 		name string

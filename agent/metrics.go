@@ -44,7 +44,7 @@ func (a *Agent) registerMetrics(reg prometheus.Registerer) error {
 	state := func(f func(store.State) float64) func() float64 {
 		return func() float64 { return f(a.store.State()) }
 	}
-	for _, c := range []prometheus.Collector{
+	for _, c := range append(a.connectionMetrics(),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info,
 		gauge("applied_index", "Raft index that is applied.", state(func(s store.State) float64 { return float64(s.Position().Index) })),
 		gauge("generation", "Generation that the index counts in.", state(func(s store.State) float64 { return float64(s.Position().Generation) })),
@@ -60,7 +60,7 @@ func (a *Agent) registerMetrics(reg prometheus.Registerer) error {
 		counter("resumes_total", "Sessions that went on where they were.", func(s feed.ServerStats) uint64 { return s.Resumes }),
 		counter("batches_total", "Batches of changes sent.", func(s feed.ServerStats) uint64 { return s.Batches }),
 		counter("bad_acks_total", "Acknowledged positions above the known commit.", func(s feed.ServerStats) uint64 { return s.BadAcks }),
-	} {
+	) {
 		if err := reg.Register(c); err != nil {
 			return err
 		}

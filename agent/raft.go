@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -18,17 +17,13 @@ import (
 // openStore opens the data directory and starts consensus on l, which it takes
 // over.
 func (a *Agent) openStore(dir string, l net.Listener) error {
-	certs, err := a.raftCertificates()
-	if err != nil {
-		return err
-	}
 	a.raftAddr = a.cfg.Raft.Advertise
 	if a.raftAddr == "" {
 		a.raftAddr = l.Addr().String()
 	}
 	s, err := store.Open(store.Config{
 		Dir: dir, Logger: a.log.With("part", "store"),
-		Transport: func(id string) (raft.Transport, error) { return a.raftTransport(l, id, certs) },
+		Transport: func(id string) (raft.Transport, error) { return a.raftTransport(l, id) },
 		Name:      a.cfg.RaftID(), HTTP: a.httpURL, Zone: a.cfg.Zone, Version: record.Version,
 		Bootstrap: a.cfg.ShouldBootstrap(), Forwarder: a.peers, Probe: a.probe,
 		SnapshotInterval: a.cfg.Raft.SnapshotInterval, SnapshotThreshold: a.cfg.Raft.SnapshotThreshold,
@@ -41,9 +36,6 @@ func (a *Agent) openStore(dir string, l net.Listener) error {
 	a.undo.push("store", func(context.Context) error { return s.Close() })
 	a.view = newView(s, a.log)
 	a.loop("view", a.view.run)
-	if certs != nil {
-		a.loop("certificates", func(ctx context.Context) { certs.Run(ctx, pki.ReloadInterval) })
-	}
 	if a.cfg.Raft.JoinURL != "" {
 		a.loop("join", a.join)
 	}
@@ -65,27 +57,15 @@ func (a *Agent) loop(name string, f func(context.Context)) {
 	})
 }
 
-func (a *Agent) raftCertificates() (*pki.Reloader, error) {
-	c := a.cfg.Raft
-	if c.TLSCertFile == "" {
-		return nil, nil //nolint:nilnil // no certificates are no error
-	}
-	r, err := pki.NewReloader(pki.Files{Cert: c.TLSCertFile, Key: c.TLSKeyFile, CA: c.TLSCAFile}, time.Now, a.log)
-	if err != nil {
-		return nil, &ConfigError{"raft_tls_cert_file", c.TLSCertFile, "cannot be used: " + err.Error(), "issue one with fluidctl tls issue"}
-	}
-	return r, nil
-}
-
-func (a *Agent) raftTransport(l net.Listener, id string, certs *pki.Reloader) (raft.Transport, error) {
+func (a *Agent) raftTransport(l net.Listener, id string) (raft.Transport, error) {
 	self := pki.Identity{ID: id, Name: a.cfg.RaftID()}
-	if certs != nil {
+	if certs := a.certs.raft; certs != nil {
 		if err := certs.Check(self); err != nil {
 			return nil, &ConfigError{"raft_tls_cert_file", a.cfg.Raft.TLSCertFile, err.Error(), "issue one for this server with fluidctl tls issue"}
 		}
 	}
 	layer, err := raftnet.New(raftnet.Config{
-		Listener: l, Advertise: a.raftAddr, Self: self, TLS: certs, Log: a.log.With("part", "raft"),
+		Listener: l, Advertise: a.raftAddr, Self: self, TLS: a.certs.raft, Log: a.log.With("part", "raft"),
 		Cluster: func() string {
 			if s := a.opened.Load(); s != nil {
 				return s.State().ClusterID()

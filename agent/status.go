@@ -34,6 +34,7 @@ func (a *Agent) ready() (reasons []string, checks map[string]string) {
 	if l := a.store.Leader(); l.ID != "" {
 		checks["leader"] = l.Name
 	}
+	a.certs.checks(checks)
 	switch {
 	case st.Initialized():
 	case a.cfg.ShouldBootstrap():
