@@ -128,6 +128,7 @@ func New(cfg Config) http.Handler {
 	s.overlayOps()
 	s.raftOps()
 	s.peerOps(mux)
+	s.streamOps(mux)
 	s.healthOps(mux)
 	mux.HandleFunc("/", notFound(mux))
 	return s.guard(mux)

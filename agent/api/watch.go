@@ -1,0 +1,224 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+// heartbeat is how often a quiet event stream shows that it is alive.
+const heartbeat = 15 * time.Second
+
+// Event is the data of one server-sent event.
+type Event struct {
+	Generation uint64 `json:"generation"`
+	Index      uint64 `json:"index"`
+	Kind       string `json:"kind" doc:"instance, service, overlay or reset: everything may have changed."`
+	Service    string `json:"service,omitempty"`
+	ID         string `json:"id,omitempty"`
+	Deleted    bool   `json:"deleted,omitempty"`
+}
+
+// streamOps registers what is no single JSON answer.
+func (s *server) streamOps(mux *http.ServeMux) {
+	doc := s.huma.OpenAPI()
+	doc.AddOperation(&huma.Operation{
+		OperationID: "watch", Method: http.MethodGet, Path: "/v1/watch", Summary: "Committed changes as server-sent events", Tags: []string{"watch"},
+		Description: "Each event has the id GENERATION:INDEX; a client that reconnects with it as Last-Event-ID, or ?after=, misses nothing. " +
+			"Without one it starts with what comes next. An event of kind reset says that the past is not known any more: read anew.",
+		Parameters: []*huma.Param{{Name: "after", In: "query", Schema: &huma.Schema{Type: huma.TypeString}, Description: "Position after which to start."}},
+		Responses:  map[string]*huma.Response{"200": {Description: "text/event-stream"}},
+	})
+	mux.HandleFunc("GET /v1/watch", s.watch)
+	doc.AddOperation(&huma.Operation{
+		OperationID: "sd-prometheus", Method: http.MethodGet, Path: "/v1/sd/prometheus", Summary: "Targets for Prometheus http_sd", Tags: []string{"watch"},
+		Responses: map[string]*huma.Response{"200": {Description: "Target groups"}, "503": {Description: "Not synced yet"}},
+	})
+	mux.HandleFunc("GET /v1/sd/prometheus", s.prometheusSD)
+}
+
+func (s *server) watch(w http.ResponseWriter, r *http.Request) {
+	if !s.View.Status().Synced {
+		writeProblem(w, ErrUnsynced)
+		return
+	}
+	pos := s.State().Position()
+	from := r.URL.Query().Get("after")
+	if id := r.Header.Get("Last-Event-ID"); id != "" {
+		from = id
+	}
+	if from != "" {
+		var err error
+		if pos, err = record.ParsePosition(from); err != nil {
+			writeProblem(w, err)
+			return
+		}
+	}
+	rc := http.NewResponseController(w)
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusOK)
+	tick := time.NewTicker(heartbeat)
+	defer tick.Stop()
+	if now := s.State().Position(); now.Before(pos) {
+		// Of a later generation, or of a history that is gone.
+		if writeEvent(w, Event{Generation: now.Generation, Index: now.Index, Kind: "reset"}) != nil {
+			return
+		}
+		pos = now
+	}
+	for {
+		if rc.Flush() != nil {
+			return
+		}
+		select {
+		case <-s.Cluster.Changed(pos):
+			next, err := s.events(w, pos)
+			if err != nil {
+				return
+			}
+			pos = next
+		case <-tick.C:
+			if _, err := fmt.Fprint(w, ": still here\n\n"); err != nil {
+				return
+			}
+		case <-s.Stopping:
+			return
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// events writes what changed after pos and returns the position reached.
+func (s *server) events(w http.ResponseWriter, pos record.Position) (record.Position, error) {
+	st := s.State()
+	now := st.Position()
+	if now == pos {
+		return pos, nil
+	}
+	entries, ok := st.Since(pos)
+	if !ok {
+		return now, writeEvent(w, Event{Generation: now.Generation, Index: now.Index, Kind: "reset"})
+	}
+	for _, e := range entries {
+		ev := Event{Generation: now.Generation, Index: e.Index, Service: e.Key.Service(), Deleted: e.Deleted}
+		switch e.Key.Kind() {
+		case record.KindInstance:
+			ev.Kind, ev.ID = "instance", string(e.Key)[len("i/")+len(ev.Service)+1:]
+		case record.KindService:
+			ev.Kind = "service"
+		case record.KindOverlay:
+			ev.Kind, ev.ID = "overlay", string(e.Key)[len("o/"):]
+		default:
+			continue
+		}
+		if err := writeEvent(w, ev); err != nil {
+			return now, err
+		}
+	}
+	return now, nil
+}
+
+func writeEvent(w http.ResponseWriter, ev Event) error {
+	b, err := json.Marshal(ev)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "id: %d:%d\nevent: %s\ndata: %s\n\n", ev.Generation, ev.Index, ev.Kind, b)
+	return err
+}
+
+// TargetGroup is one element of Prometheus's http_sd format.
+type TargetGroup struct {
+	Targets []string          `json:"targets"`
+	Labels  map[string]string `json:"labels"`
+}
+
+// prometheusSD lists what DNS answers, one group per instance. An unsynced
+// agent fails, so that Prometheus keeps the targets it has.
+func (s *server) prometheusSD(w http.ResponseWriter, _ *http.Request) {
+	if !s.View.Status().Synced {
+		writeProblem(w, ErrUnsynced)
+		return
+	}
+	groups := []TargetGroup{}
+	const page = 1000
+	for after := ""; ; {
+		names := s.View.Names(after, page)
+		for _, name := range names {
+			after = name
+			_, verdicts, _ := s.View.Service(name)
+			for _, v := range verdicts {
+				if in, err := instanceOf(v); err == nil && in.Answered {
+					groups = append(groups, targetGroup(name, &in))
+				}
+			}
+		}
+		if len(names) < page {
+			break
+		}
+	}
+	writeJSON(w, http.StatusOK, groups)
+}
+
+func targetGroup(service string, in *Instance) TargetGroup {
+	g := TargetGroup{Labels: map[string]string{
+		"__meta_fluid_service": service, "__meta_fluid_id": in.ID, "__meta_fluid_node": in.Node,
+		"__meta_fluid_zone": in.Zone, "__meta_fluid_status": in.Status, "__meta_fluid_tier": in.Tier,
+		"__meta_fluid_tags": joined(in.Tags),
+	}}
+	for k, v := range in.Meta {
+		g.Labels["__meta_fluid_meta_"+labelName(k)] = v
+	}
+	for name, p := range in.Ports {
+		g.Labels["__meta_fluid_port_"+labelName(name)] = strconv.Itoa(int(p.Number))
+	}
+	hosts := in.IPs
+	if in.Host != "" {
+		hosts = []string{in.Host}
+	}
+	for _, h := range hosts {
+		if in.Port != 0 {
+			if a, err := netip.ParseAddr(h); err == nil {
+				h = netip.AddrPortFrom(a, in.Port).String()
+			} else {
+				h += ":" + strconv.Itoa(int(in.Port))
+			}
+		}
+		g.Targets = append(g.Targets, h)
+	}
+	return g
+}
+
+// joined writes tags with a separator before and after each, as Prometheus's
+// relabelling examples expect.
+func joined(tags []string) string {
+	if len(tags) == 0 {
+		return ""
+	}
+	s := ","
+	for _, t := range slices.Sorted(slices.Values(tags)) {
+		s += t + ","
+	}
+	return s
+}
+
+// labelName makes a key into a part of a Prometheus label.
+func labelName(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') {
+			b[i] = '_'
+		}
+	}
+	return string(b)
+}
