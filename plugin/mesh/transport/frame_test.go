@@ -50,6 +50,7 @@ func TestGunzip(t *testing.T) {
 		{"larger than a frame", pack(t, zeros[:MaxFrame+1], MaxFrame+1), ReasonOversize},
 		{"bomb that tells", pack(t, zeros, MaxFrame), ReasonBomb},
 		{"bomb that lies", pack(t, zeros, 1000), ReasonBomb},
+		{"too dense", pack(t, zeros[:MaxFrame], MaxFrame), ReasonBomb},
 		{"claims more", pack(t, text, len(text)+1), ReasonMalformed},
 		{"claims less", pack(t, text, len(text)-1), ReasonBomb},
 		{"bit flipped in the data", flip(len(good) / 2), ReasonMalformed},
