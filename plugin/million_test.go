@@ -1,0 +1,154 @@
+package fluid
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/fluid-sd/fluid/plugin/catalog"
+	"github.com/fluid-sd/fluid/plugin/lastgood"
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+// resident returns the memory of this process that is in use, in MiB.
+func resident(t testing.TB) int {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Skip(err)
+	}
+	_, rest, _ := strings.Cut(string(data), "VmRSS:")
+	kib, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kib >> 10
+}
+
+// processor returns the processor time that this process took.
+func processor(t testing.TB) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// many yields services of ten instances each.
+func many(services int) func(func(record.Entry) bool) {
+	return func(yield func(record.Entry) bool) {
+		var buf []byte
+		for s := range services {
+			for i := range 10 {
+				in := record.Instance{
+					Service: fmt.Sprintf("service-%06d", s), Weight: 1, Port: 8080, Node: fmt.Sprintf("node-%04d", i*97%2000),
+					Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(i), byte(s >> 8), byte(s)})}, Zone: "z1", Tags: []string{"blue"},
+				}
+				in.ID = record.DefaultID(in.Addrs[0], in.Port+uint16(s>>16))
+				buf = in.Append(buf[:0])
+				if !yield(record.Entry{Key: record.InstanceKey(in.Service, in.ID), Value: string(buf), Index: uint64(s + 1)}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// cost returns the time of one query, over so many names drawn from those of
+// all services.
+func cost(t *testing.T, f *Fluid, names, services int) time.Duration {
+	t.Helper()
+	qs := make([]*dns.Msg, names)
+	for i := range qs {
+		qs[i] = queryFor(fmt.Sprintf("service-%06d.example.org.", rand.IntN(services)), dns.TypeA, 1232)
+	}
+	best := time.Duration(1 << 62)
+	for range 20 {
+		start := time.Now()
+		for _, q := range qs {
+			if _, err := f.ServeDNS(t.Context(), silent, q); err != nil {
+				t.Fatal(err)
+			}
+		}
+		best = min(best, time.Since(start)/time.Duration(len(qs)))
+	}
+	return best
+}
+
+// TestMillion loads a million instances of 100,000 services from a snapshot on
+// disk, prints what that costs, and holds it to its bounds. It takes a minute
+// and a gigabyte, so it runs only when asked for: FLUID_MILLION=1.
+func TestMillion(t *testing.T) {
+	if os.Getenv("FLUID_MILLION") == "" {
+		t.Skip("set FLUID_MILLION=1 to run it")
+	}
+	const services = 100_000
+	small, _, _ := fromDisk(t, 1000)
+	little := cost(t, small, 1000, 1000)
+	runtime.GC()
+	base := resident(t)
+	big, e, load := fromDisk(t, services)
+	if got := e.services.Len(); got != services {
+		t.Fatalf("%d services, want %d", got, services)
+	}
+	large, uniform := cost(t, big, 1000, services), cost(t, big, 1<<14, services)
+	held := resident(t) - base
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	t.Logf("1,000,000 instances in 100,000 services: loaded in %v of processor time, %d MiB resident more than before (heap in use %d MiB), %v a query over 1,000 names, %v over 16,384, %v at 1,000 services",
+		load.Truncate(time.Millisecond), held, m.HeapInuse>>20, large, uniform, little)
+	if load > 5*time.Second {
+		t.Errorf("loaded in %v of processor time, want at most 5 s", load)
+	}
+	if held > 900 {
+		t.Errorf("%d MiB, want at most 900", held)
+	}
+	if large > 2*little {
+		t.Errorf("%v a query, want at most twice the %v at 1,000 services", large, little)
+	}
+}
+
+// fromDisk returns a handler whose engine loaded a snapshot, and how long that
+// took.
+func fromDisk(t *testing.T, services int) (*Fluid, *engine, time.Duration) {
+	t.Helper()
+	f, e := loaded(t, nil)
+	e.mu.Lock()
+	e.catalog, e.synced = catalog.New(), make(chan struct{})
+	e.mu.Unlock()
+	e.state.Store(unsynced)
+	path := lastgoodFile(t, services)
+	start := processor(t)
+	e.useFile(path)
+	took := processor(t) - start
+	e.state.Store(fresh)
+	return f, e, took
+}
+
+func lastgoodFile(t *testing.T, services int) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "last.good")
+	var hash uint64
+	for e := range many(services) {
+		hash += catalog.EntryHash(e)
+	}
+	err := lastgood.New(path).Replace(lastgood.Head{Member: "m", Cluster: "c"}, lastgood.State{
+		Position: record.Position{Generation: 1, Index: uint64(services)}, Entries: many(services), Hash: hash,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
