@@ -309,7 +309,10 @@ func (e *engine) flush() {
 func (e *engine) sample(n int) []string {
 	out := make([]string, 0, n+1)
 	if len(e.peers) > 0 {
-		i, _ := slices.BinarySearch(e.peers, e.self)
+		i, found := slices.BinarySearch(e.peers, e.self)
+		if found {
+			i++
+		}
 		out = append(out, e.peers[i%len(e.peers)])
 	}
 	for _, i := range e.rng.Perm(len(e.active)) {
@@ -331,7 +334,7 @@ func pick(rng *rand.Rand, ids []string) string {
 }
 
 func (e *engine) send(to string, body []byte, u urgency) {
-	if to == "" {
+	if to == "" || to == e.self {
 		return
 	}
 	e.out = append(e.out, send{to: to, body: body, urg: u})

@@ -135,7 +135,7 @@ func (g *gossip) config() (*memberlist.Config, error) {
 	conf.Alive = (*delegate)(g)
 	conf.GossipInterval = 100 * time.Millisecond
 	conf.GossipNodes = 4
-	conf.PushPullInterval = time.Minute
+	conf.PushPullInterval = 15 * time.Second // of members only; the library stretches it as the mesh grows
 	conf.GossipToTheDeadTime = time.Minute
 	conf.DeadNodeReclaimTime = 30 * time.Second
 	conf.HandoffQueueDepth = 4096

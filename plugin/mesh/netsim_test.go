@@ -109,6 +109,12 @@ func (p *port) WriteTo(b []byte, addr string) (time.Time, error) {
 	return time.Now(), nil
 }
 
+func (n *network) setLoss(rate float64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.loss = rate
+}
+
 func (n *network) lossRate() float64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
