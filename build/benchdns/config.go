@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -46,11 +47,11 @@ func cacheBlock(w workload) string {
 }
 
 func constantBlock(w workload) string {
-	b := "constant"
+	line := []string{"constant"}
 	for _, a := range w.addresses(0) {
-		b += " " + a.String()
+		line = append(line, a.String())
 	}
-	return b
+	return strings.Join(line, " ")
 }
 
 func fluidBlock(w workload, socket string) string {
@@ -145,11 +146,9 @@ type etcdPut struct {
 // etcdTxns returns the workload in the layout of SkyDNS, which CoreDNS's etcd
 // plugin reads, in transactions of at most size puts.
 func etcdTxns(w workload, size int) []etcdTxn {
-	path := "/skydns"
 	labels := strings.Split(w.Zone, ".")
-	for i := len(labels) - 1; i >= 0; i-- {
-		path += "/" + labels[i]
-	}
+	slices.Reverse(labels)
+	path := "/skydns/" + strings.Join(labels, "/")
 	var all []etcdTxn
 	var txn etcdTxn
 	for s := range w.Services {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -88,7 +89,7 @@ func (b *bench) startCoreDNS(ctx context.Context, name, program, data string) (*
 			return nil, err
 		}
 		s.pprof = fmt.Sprintf("127.0.0.1:%d", port)
-		chain = append(chain[:len(chain):len(chain)], "pprof "+s.pprof)
+		chain = append(slices.Clip(chain), "pprof "+s.pprof)
 	}
 	path := filepath.Join(b.dir, name+".Corefile")
 	if err := os.WriteFile(path, []byte(corefile(b.work, port, chain, data)), 0o600); err != nil {

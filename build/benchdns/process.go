@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -81,9 +82,9 @@ func (p *process) ready(ctx context.Context, limit time.Duration, check func() e
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	err := errors.New("not asked")
 	for {
-		if err = check(); err == nil {
+		err := check()
+		if err == nil {
 			return nil
 		}
 		select {
@@ -124,8 +125,8 @@ type teardown []func()
 func (t *teardown) push(f func()) { *t = append(*t, f) }
 
 func (t *teardown) run() {
-	for i := len(*t) - 1; i >= 0; i-- {
-		(*t)[i]()
+	for _, undo := range slices.Backward(*t) {
+		undo()
 	}
 	*t = nil
 }
