@@ -176,7 +176,7 @@ func TestQueue(t *testing.T) {
 		}
 		for range rapid.IntRange(0, 200).Draw(t, "steps") {
 			if rapid.Bool().Draw(t, "push") {
-				p := Priority(rapid.IntRange(0, 1).Draw(t, "priority"))
+				p := Priority(rapid.IntRange(0, int(Eager)).Draw(t, "priority"))
 				f := &outFrame{raw: make([]byte, rapid.IntRange(0, 120).Draw(t, "size"))}
 				want := len(model[p]) == 0 || (len(model[p]) < maxFrames && size(p)+len(f.raw) <= maxBytes)
 				if got := q.push(f, p, maxFrames, maxBytes); got != want {
@@ -197,8 +197,12 @@ func TestQueue(t *testing.T) {
 					t.Fatalf("pop %p, want %p", got, want)
 				}
 			}
-			if q.len() != len(model[0])+len(model[1]) || q.size() != size(0)+size(1) {
-				t.Fatalf("%d frames, %d bytes, want %d, %d", q.len(), q.size(), len(model[0])+len(model[1]), size(0)+size(1))
+			frames, bytes := 0, 0
+			for p := range priorities {
+				frames, bytes = frames+len(model[p]), bytes+size(p)
+			}
+			if q.len() != frames || q.size() != bytes {
+				t.Fatalf("%d frames, %d bytes, want %d, %d", q.len(), q.size(), frames, bytes)
 			}
 		}
 	})

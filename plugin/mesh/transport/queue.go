@@ -4,17 +4,20 @@ package transport
 type Priority uint8
 
 const (
-	// Control frames go before all data frames: digests, pulls, announcements.
+	// Control frames go before all others: digests, pulls, announcements. They
+	// are small, and repairs depend on them.
 	Control Priority = iota
-	// Data frames are shed first.
+	// Data frames were asked for.
 	Data
+	// Eager frames were not; what is lost of them is repaired.
+	Eager
 
 	priorities
 )
 
 // queue holds the frames that wait for one peer: first in, first out in each
-// priority, control before data, each priority with its own bound, so that no
-// amount of data keeps control frames out. It is not safe for concurrent use.
+// priority, each with its own bound, so that no amount of data keeps control
+// frames out. It is not safe for concurrent use.
 type queue struct {
 	frames [priorities][]*outFrame
 	head   [priorities]int // of frames: what is before it was taken
@@ -58,7 +61,12 @@ func (q *queue) pop() *outFrame {
 }
 
 // size returns the bytes that wait.
-func (q *queue) size() int { return q.bytes[Control] + q.bytes[Data] }
+func (q *queue) size() (n int) {
+	for _, b := range q.bytes {
+		n += b
+	}
+	return n
+}
 
 // len returns the frames that wait.
 func (q *queue) len() (n int) {

@@ -35,10 +35,10 @@ type StreamsConfig struct {
 	// Compress sends frames above 256 bytes as gzip where that is smaller.
 	// Compressed frames are always understood.
 	Compress bool
-	// QueueFrames and QueueBytes bound what waits for one peer in each priority,
-	// default 1024 and 1 MiB; TotalBytes bounds all peers together, default
-	// 64 MiB.
-	QueueFrames, QueueBytes, TotalBytes int
+	// ControlBytes, DataBytes and EagerBytes bound what waits for one peer in
+	// each priority, default 1, 16 and 1 MiB; QueueFrames bounds the number in
+	// each, default 8192; TotalBytes bounds all peers together, default 64 MiB.
+	ControlBytes, DataBytes, EagerBytes, QueueFrames, TotalBytes int
 	// MaxStreams bounds open streams and dials together; default 512.
 	MaxStreams int
 	// KeepAlive is the longest silence of a writer, default 10 s; ReadTimeout
@@ -53,8 +53,10 @@ type StreamsConfig struct {
 }
 
 func (c StreamsConfig) withDefaults() StreamsConfig {
-	c.QueueFrames = positive(c.QueueFrames, 1024)
-	c.QueueBytes = positive(c.QueueBytes, 1<<20)
+	c.ControlBytes = positive(c.ControlBytes, 1<<20)
+	c.DataBytes = positive(c.DataBytes, 16<<20)
+	c.EagerBytes = positive(c.EagerBytes, 1<<20)
+	c.QueueFrames = positive(c.QueueFrames, 8192)
 	c.TotalBytes = positive(c.TotalBytes, 64<<20)
 	c.MaxStreams = positive(c.MaxStreams, 512)
 	c.KeepAlive = positive(c.KeepAlive, 10*time.Second)
@@ -145,8 +147,9 @@ func (s *Streams) send(to MemberID, f *outFrame, prio Priority) Reason {
 	if len(f.raw) > MaxFrame {
 		return ReasonOversize
 	}
+	limit := [priorities]int{s.cfg.ControlBytes, s.cfg.DataBytes, s.cfg.EagerBytes}
 	if prio >= priorities {
-		prio = Data
+		prio = Eager
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -165,7 +168,7 @@ func (s *Streams) send(to MemberID, f *outFrame, prio Priority) Reason {
 			return ReasonLimit
 		}
 	}
-	if s.queued+len(f.raw) > s.cfg.TotalBytes || !p.queue.push(f, prio, s.cfg.QueueFrames, s.cfg.QueueBytes) {
+	if s.queued+len(f.raw) > s.cfg.TotalBytes || !p.queue.push(f, prio, s.cfg.QueueFrames, limit[prio]) {
 		return ReasonQueueFull
 	}
 	s.queued += len(f.raw)

@@ -47,7 +47,7 @@ func TestStreamsCarryFrames(t *testing.T) {
 			t.Run(fmt.Sprintf("gzip %v keys %v", compress, keyed), func(t *testing.T) {
 				a, b := pair(t, func(c *Config, s *StreamsConfig) {
 					s.Compress = compress
-					s.QueueBytes = 3 * MaxFrame
+					s.ControlBytes = 3 * MaxFrame
 					if !keyed {
 						c.Keyring = nil
 					}
@@ -122,7 +122,7 @@ func TestSendNeverBlocks(t *testing.T) {
 			first.Store(true)
 			<-block
 		}
-		s.QueueBytes, s.QueueFrames = 1<<20, 100
+		s.DataBytes, s.QueueFrames = 1<<20, 100
 	})
 	_ = b
 	frame := make([]byte, 64<<10)
@@ -161,13 +161,14 @@ func TestControlFirst(t *testing.T) {
 		}
 	})
 	for i := range 5 {
+		a.Send("b", []byte(fmt.Sprint("eager ", i)), Eager)
 		a.Send("b", []byte(fmt.Sprint("data ", i)), Data)
 		a.Send("b", []byte(fmt.Sprint("control ", i)), Control)
 	}
 	close(release)
-	eventually(t, "all arrived", func() bool { return b.total() == 10 })
+	eventually(t, "all arrived", func() bool { return b.total() == 15 })
 	var want []string
-	for _, kind := range []string{"control ", "data "} {
+	for _, kind := range []string{"control ", "data ", "eager "} {
 		for i := range 5 {
 			want = append(want, kind+fmt.Sprint(i))
 		}
