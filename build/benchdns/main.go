@@ -1,157 +1,188 @@
-// Command benchdns measures what an answer costs: the processor time, user and
-// system, that each of several DNS servers takes for a query, by the process's
-// own accounting.
+// Command benchdns measures what one DNS answer costs Fluid and others.
 //
-// The servers hold the same services and run one after another, each on its
-// own processor, with dnsperf on another. Every round asks all of them, so
-// that what disturbs the machine disturbs them alike; the median of the rounds
-// counts. Servers whose program is not installed are left out and named.
+//	make bench-dns
+//	go run ./build/benchdns -rounds 3 -seconds 2s -peers fluid,hosts,nsd
 //
-//	go run ./build/benchdns -coredns build/bin/coredns -out bench-dns.svg
+// It starts Fluid (build/coredns and fluid-agent) and its peers on loopback, all
+// with the same names and addresses, checks a sample of their answers, and lets
+// them take turns in front of Debian's dnsperf, the servers on one processor and
+// dnsperf on another. It reports the processor time, user and system, that the
+// answering process used for each query that was answered, from the kernel's own
+// accounting; rates and latencies stand beside it as secondary information. A
+// ratio compares two turns of one round, and of the rounds the median is shown.
+// Rates depend on the machine and on its neighbours, ratios much less.
+//
+// The peers of Fluid that are CoreDNS run on the CoreDNS of this module's go.mod,
+// in front of them the same plugins. Every choice that is left favours them: a
+// cache holds all names and expires none, and Fluid alone shuffles its answers.
+//
+// It ends within -timeout, and leaves no process or temporary file, also when it
+// is interrupted.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
-	"time"
+	"syscall"
 )
 
-type config struct {
-	coredns   string
-	services  int
-	instances int
-	queries   int
-	rounds    int
-	out       string
-	only      string
-}
-
 func main() {
-	var cfg config
-	flag.StringVar(&cfg.coredns, "coredns", "build/bin/coredns", "CoreDNS with fluid; with the etcd plugin too if built with -tags etcd")
-	flag.IntVar(&cfg.services, "services", 10_000, "services")
-	flag.IntVar(&cfg.instances, "instances", 3, "instances of each service")
-	flag.IntVar(&cfg.queries, "queries", 100_000, "queries a run")
-	flag.IntVar(&cfg.rounds, "rounds", 3, "rounds over all servers")
-	flag.StringVar(&cfg.out, "out", "", "file for a chart in SVG")
-	flag.StringVar(&cfg.only, "only", "", "comma-separated servers to measure")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, cfg)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stderr)
 	stop()
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "benchdns:", err)
 		os.Exit(1)
 	}
 }
 
-// row is what one server took.
-type row struct {
-	server string
-	kind   string // of the names asked for
-	costs  []cost // by round
-}
-
-func run(ctx context.Context, cfg config) error {
-	dir, err := os.MkdirTemp("", "benchdns")
+// run is one run of the harness; progress and the table go to out.
+func run(ctx context.Context, args []string, out io.Writer) (err error) {
+	opts, err := parseOptions(args, out)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	d, err := prepare(cfg, dir)
+	ctx, cancel := context.WithTimeout(ctx, opts.timeout)
+	defer cancel()
+	b, err := newBench(opts, out)
 	if err != nil {
 		return err
 	}
-	defer d.close()
-	var rows []*row
-	for round := range cfg.rounds {
-		for _, s := range servers() {
-			if cfg.only != "" && !slices.Contains(strings.Split(cfg.only, ","), s.name) {
-				continue
-			}
-			if why := s.missing(cfg); why != "" {
-				if round == 0 {
-					fmt.Fprintf(os.Stderr, "left out %s: %s\n", s.name, why)
-				}
-				continue
-			}
-			costs, err := measure(ctx, cfg, d, s)
-			if err != nil {
-				return fmt.Errorf("%s: %w", s.name, err)
-			}
-			for kind, c := range costs {
-				rows = record(rows, s.name, kind, c)
-				fmt.Fprintf(os.Stderr, "round %d: %-14s %-8s %6.1f µs a query, %.0f queries/s\n", round+1, s.name, kind, c.micros(), c.rate)
-			}
-		}
-	}
-	report(os.Stdout, cfg, rows)
-	if cfg.out == "" {
-		return nil
-	}
-	return os.WriteFile(filepath.Clean(cfg.out), chart(cfg, rows), 0o644)
-}
+	defer b.undo.run()
 
-func record(rows []*row, server, kind string, c cost) []*row {
-	i := slices.IndexFunc(rows, func(r *row) bool { return r.server == server && r.kind == kind })
-	if i < 0 {
-		return append(rows, &row{server: server, kind: kind, costs: []cost{c}})
+	var absent []absence
+	if absent, err = b.provide(ctx); err != nil {
+		return err
 	}
-	rows[i].costs = append(rows[i].costs, c)
-	return rows
-}
-
-// measure starts a server, asks it for both kinds of names, and stops it.
-func measure(ctx context.Context, cfg config, d *data, s server) (costs map[string]cost, err error) {
-	p, err := s.launch(ctx, cfg, d)
+	entrants, err := b.startAll(ctx, absent)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer func() {
-		if stopErr := p.stop(); err == nil {
-			err = stopErr
-		}
-	}()
-	costs = map[string]cost{}
-	for kind, file := range d.questions {
-		if _, err := p.load(ctx, file, cfg.queries/10); err != nil { // warm up
-			return nil, err
-		}
-		before, err := processor(p.cmd.Process.Pid)
-		if err != nil {
-			return nil, err
-		}
-		c, err := p.load(ctx, file, cfg.queries)
-		if err != nil {
-			return nil, err
-		}
-		after, err := processor(p.cmd.Process.Pid)
-		if err != nil {
-			return nil, err
-		}
-		c.user, c.system = after.user-before.user, after.system-before.system
-		if p.backend != nil {
-			c.note = "without etcd's own time"
-		}
-		costs[kind] = c
+	// From here on the harness keeps out of the servers' way.
+	self := exec.CommandContext(ctx, "taskset", "-a", "-c", "-p", opts.clientCPUs, strconv.Itoa(os.Getpid()))
+	if text, err := self.CombinedOutput(); err != nil {
+		return fmt.Errorf("taskset: %w: %s", err, text)
 	}
-	return costs, nil
+	rep := newReport(b, entrants, absent)
+	b.logf("measuring %d servers, %d rounds of %s, names %s",
+		len(entrants), opts.rounds, opts.seconds, strings.Join(opts.names, " and "))
+	rep.Samples, err = b.measure(ctx, entrants, func(s sample) {
+		b.logf("  %-8s %d  %-11s %7.2f µs/query %8.0f q/s", s.Names, s.Round+1, s.Peer, micros(s.perQuery()), s.QPS)
+	})
+	if err != nil {
+		return err
+	}
+	for _, e := range entrants {
+		if e.pprof != "" {
+			if err := b.takeProfile(ctx, e); err != nil {
+				return err
+			}
+		}
+		if err := b.verify(ctx, e.peer, e.server); err != nil {
+			return fmt.Errorf("after the measurement: %w", err)
+		}
+	}
+	if opts.churn > 0 {
+		i := slices.IndexFunc(entrants, func(e entrant) bool { return e.name == fluid })
+		if rep.Churn, err = b.churn(ctx, entrants[i].server); err != nil {
+			return fmt.Errorf("churn: %w", err)
+		}
+	}
+	if err := rep.write(opts.out, out); err != nil || rep.Churn == nil {
+		return err
+	}
+	return rep.Churn.err()
 }
 
-// cost is what the answers to one run took.
-type cost struct {
-	user, system time.Duration
-	answered     int
-	rate         float64 // answers a second
-	note         string
+// absence is a peer that could not take part, and why.
+type absence struct {
+	Peer   string `json:"peer"`
+	Reason string `json:"reason"`
 }
 
-func (c cost) micros() float64 {
-	return float64(c.user+c.system) / float64(time.Microsecond) / float64(c.answered)
+// provide checks, and with -install provides, the programs of all peers. A
+// missing tool of the harness itself is an error.
+func (b *bench) provide(ctx context.Context) ([]absence, error) {
+	wanted := []peer{tools}
+	for _, p := range peers() {
+		if slices.Contains(b.opts.peers, p.name) {
+			wanted = append(wanted, p)
+		}
+	}
+	var packages []string
+	for _, p := range wanted {
+		if len(p.missing()) > 0 {
+			packages = append(packages, p.packages...)
+		}
+	}
+	slices.Sort(packages)
+	packages = slices.Compact(packages)
+	if len(packages) > 0 && b.opts.install && os.Geteuid() == 0 {
+		b.logf("installing %s", strings.Join(packages, " "))
+		// A list of packages that is out of date may do; if not, the next step says so.
+		if text, err := exec.CommandContext(ctx, "apt-get", "update").CombinedOutput(); err != nil {
+			b.logf("  %v: %s", err, tail(text, 3))
+		}
+		args := append([]string{"install", "-y", "--no-install-recommends"}, packages...)
+		cmd := exec.CommandContext(ctx, "apt-get", args...)
+		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+		if text, err := cmd.CombinedOutput(); err != nil {
+			b.logf("  %v: %s", err, tail(text, 3))
+		}
+	}
+	var absent []absence
+	for _, p := range wanted {
+		none := p.missing()
+		if len(none) == 0 {
+			continue
+		}
+		reason := fmt.Sprintf("not installed: %s (%s)", strings.Join(none, ", "), installHint(p.packages))
+		if p.name == tools.name {
+			return nil, errors.New(reason)
+		}
+		b.logf("%s: %s", p.name, reason)
+		absent = append(absent, absence{p.name, reason})
+	}
+	return absent, nil
+}
+
+// startAll starts the servers in the order of -peers and verifies each.
+func (b *bench) startAll(ctx context.Context, absent []absence) ([]entrant, error) {
+	var all []entrant
+	var take []peer
+	for _, name := range b.opts.peers {
+		if slices.ContainsFunc(absent, func(a absence) bool { return a.Peer == name }) {
+			continue
+		}
+		list := peers()
+		take = append(take, list[slices.IndexFunc(list, func(p peer) bool { return p.name == name })])
+		if name == fluid {
+			take = append(take, b.opts.variants...)
+		}
+	}
+	for _, p := range take {
+		b.logf("starting %s", p.name)
+		e := entrant{peer: p}
+		var err error
+		if e.server, err = p.start(ctx, b); err == nil {
+			err = b.verify(ctx, p, e.server)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p.name, err)
+		}
+		all = append(all, e)
+	}
+	return all, nil
 }

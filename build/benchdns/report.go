@@ -3,80 +3,228 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
+	"errors"
 	"fmt"
-	"html"
 	"io"
+	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
+	"strings"
 	"time"
 )
 
-// median returns the run in the middle.
-func (r *row) median() cost {
-	c := slices.Clone(r.costs)
-	slices.SortFunc(c, func(a, b cost) int { return cmp.Compare(a.micros(), b.micros()) })
-	return c[len(c)/2]
+// report is everything a run found, as it is written to results.json.
+type report struct {
+	Date     time.Time    `json:"date"`
+	Machine  machine      `json:"machine"`
+	Workload workload     `json:"workload"`
+	Chain    []string     `json:"chain"`
+	Rounds   int          `json:"rounds"`
+	Seconds  float64      `json:"seconds"`
+	Rate     int          `json:"latencyRate"` // queries per second, of the latencies
+	Zipf     float64      `json:"zipf"`
+	Names    []string     `json:"names"`
+	Peers    []peerInfo   `json:"peers"`
+	Absent   []absence    `json:"absent"`
+	Rows     []row        `json:"rows"`
+	Churn    *churnResult `json:"churn,omitempty"`
+	Samples  []sample     `json:"samples"`
 }
 
-// relative returns the median, over the rounds, of the cost against another
-// server's in the same round.
-func (r *row) relative(to *row) float64 {
-	var ratios []float64
-	for i := range min(len(r.costs), len(to.costs)) {
-		ratios = append(ratios, r.costs[i].micros()/to.costs[i].micros())
-	}
-	slices.Sort(ratios)
-	if len(ratios) == 0 {
-		return 0
-	}
-	return ratios[len(ratios)/2]
+type peerInfo struct {
+	Name  string `json:"name"`
+	About string `json:"about"`
 }
 
-func find(rows []*row, server, kind string) *row {
-	i := slices.IndexFunc(rows, func(r *row) bool { return r.server == server && r.kind == kind })
-	if i < 0 {
-		return nil
-	}
-	return rows[i]
+// row is one server with one distribution of names, over all rounds: medians of
+// times in µs per answered query, and ratios of Fluid to it.
+type row struct {
+	Names     string  `json:"names"`
+	Peer      string  `json:"peer"`
+	User      float64 `json:"user"`
+	System    float64 `json:"system"`
+	Total     float64 `json:"total"`
+	Store     float64 `json:"store"` // of what it fetches its data from
+	Ratio     float64 `json:"ratio"` // Fluid ÷ this, median of the rounds; 0: Fluid did not take part
+	RatioLow  float64 `json:"ratioLow"`
+	RatioHigh float64 `json:"ratioHigh"`
+	P50       float64 `json:"p50"` // latency, µs
+	P99       float64 `json:"p99"` // latency, µs
+	QPS       float64 `json:"qps"`
+	Lost      int64   `json:"lost"`
+	Response  int     `json:"responseBytes"`
 }
 
-func report(w io.Writer, cfg config, rows []*row) {
-	fmt.Fprintf(w, "%s: %d services of %d instances, %d queries a run, median of %d rounds, %d processors\n\n",
-		time.Now().Format(time.DateOnly), cfg.services, cfg.instances, cfg.queries, cfg.rounds, processors())
-	fmt.Fprintln(w, "| server | names | µs a query | user | system | against hosts | |\n|---|---|---|---|---|---|---|")
-	for _, r := range rows {
-		c := r.median()
-		per := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) / float64(c.answered) }
-		against := ""
-		if h := find(rows, "hosts", r.kind); h != nil {
-			against = fmt.Sprintf("%.2f", r.relative(h))
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+
+func newReport(b *bench, entrants []entrant, absent []absence) *report {
+	cpuinfo, _ := readText("/proc/cpuinfo") // a missing name is no reason to fail
+	kernel, _ := readText("/proc/sys/kernel/osrelease")
+	r := &report{
+		Date: time.Now().UTC().Truncate(time.Second),
+		Machine: machine{
+			CPU: firstField(cpuinfo, "model name"), CPUs: runtime.NumCPU(), Kernel: kernel, Go: runtime.Version(),
+		},
+		Workload: b.work, Chain: b.opts.chain, Rounds: b.opts.rounds, Seconds: b.opts.seconds.Seconds(),
+		Rate: b.opts.rate, Zipf: b.opts.zipf, Names: b.opts.names, Absent: absent,
+	}
+	for _, e := range entrants {
+		r.Peers = append(r.Peers, peerInfo{e.name, e.about})
+	}
+	return r
+}
+
+// summarize computes one row for each distribution and server, in the order of
+// names and peers.
+func summarize(samples []sample, names []string, peers []peerInfo) []row {
+	type key struct {
+		names, peer string
+		round       int
+	}
+	at := map[key]sample{}
+	for _, s := range samples {
+		at[key{s.Names, s.Peer, s.Round}] = s
+	}
+	var rows []row
+	for _, n := range names {
+		for _, p := range peers {
+			var user, system, total, store, qps, ratio []float64
+			var latencies []time.Duration
+			r := row{Names: n, Peer: p.Name}
+			for _, s := range samples {
+				if s.Names != n || s.Peer != p.Name {
+					continue
+				}
+				per := func(d time.Duration) float64 { return micros(d) / float64(s.Queries) }
+				user, system = append(user, per(s.Server.User)), append(system, per(s.Server.System))
+				total, store = append(total, per(s.Server.total())), append(store, per(s.Store.total()))
+				qps, latencies = append(qps, s.QPS), append(latencies, s.Latencies...)
+				r.Lost, r.Response = r.Lost+s.Lost, s.Response
+				if f, ok := at[key{n, fluid, s.Round}]; ok {
+					ratio = append(ratio, float64(f.Server.total())/float64(f.Queries)/(float64(s.Server.total())/float64(s.Queries)))
+				}
+			}
+			if len(total) == 0 {
+				continue
+			}
+			r.User, r.System, r.Total, r.Store, r.QPS = median(user), median(system), median(total), median(store), median(qps)
+			r.P50, r.P99 = micros(percentile(latencies, 50)), micros(percentile(latencies, 99))
+			if len(ratio) > 0 {
+				r.Ratio, r.RatioLow, r.RatioHigh = median(ratio), slices.Min(ratio), slices.Max(ratio)
+			}
+			rows = append(rows, r)
 		}
-		fmt.Fprintf(w, "| %s | %s | %.1f | %.1f | %.1f | %s | %s |\n", r.server, r.kind, c.micros(), per(c.user), per(c.system), against, c.note)
+	}
+	return rows
+}
+
+// write makes results.json, results.md and one chart for all distributions in
+// dir, and shows the table on out.
+func (r *report) write(dir string, out io.Writer) error {
+	r.Rows = summarize(r.Samples, r.Names, r.Peers)
+	raw, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	var md, svg bytes.Buffer
+	r.markdown(&md)
+	writeChart(&svg, r.chart())
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	err = errors.Join(
+		os.WriteFile(filepath.Join(dir, "results.json"), append(raw, '\n'), 0o644),
+		os.WriteFile(filepath.Join(dir, "results.md"), md.Bytes(), 0o644),
+		os.WriteFile(filepath.Join(dir, "cpu.svg"), svg.Bytes(), 0o644),
+	)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "\n%s\nwritten to %s: results.md, results.json, cpu.svg\n", md.String(), dir)
+	return err
+}
+
+// markdown writes the report as a page.
+func (r *report) markdown(out io.Writer) {
+	fmt.Fprintf(out, "# Processor time per DNS answer\n\n")
+	fmt.Fprintf(out, "%s, %s (%d processors), Linux %s, %s. %d services × %d instances (A records, EDNS, UDP on loopback), %d rounds of %g s.\n",
+		r.Date.Format(time.DateOnly), cmp.Or(r.Machine.CPU, "unknown processor"), r.Machine.CPUs, r.Machine.Kernel, r.Machine.Go,
+		r.Workload.Services, r.Workload.Instances, r.Rounds, r.Seconds)
+	fmt.Fprintf(out, "Plugins in front of the data in every CoreDNS: `%s`.\n", strings.Join(r.Chain, "`, `"))
+	for _, names := range r.Names {
+		title := names
+		if names == "zipf" {
+			title = fmt.Sprintf("zipf, exponent %g", r.Zipf)
+		}
+		fmt.Fprintf(out, "\n## Names: %s\n\n", title)
+		fmt.Fprintln(out, "| server | CPU µs/query | user | system | fluid ÷ server (rounds) | its store | p50 µs | p99 µs | queries/s | answer bytes |")
+		fmt.Fprintln(out, "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+		for _, w := range r.Rows {
+			if w.Names == names {
+				fmt.Fprintf(out, "| %s | %.1f | %.1f | %.1f | %s | %s | %s | %s | %.0f | %d |\n", w.Peer, w.Total, w.User, w.System,
+					w.ratio(), orDash("%.1f", w.Store), orDash("%.0f", w.P50), orDash("%.0f", w.P99), w.QPS, w.Response)
+			}
+		}
+		for _, a := range r.Absent {
+			fmt.Fprintf(out, "| %s | not installed | | | | | | | | |\n", a.Peer)
+		}
+	}
+	fmt.Fprintf(out, "\nCPU is user and system time of the answering process by the kernel's accounting, divided by the queries answered, while\n")
+	fmt.Fprintf(out, "dnsperf keeps %s queries under way from another processor. A ratio compares two turns of one round; the median of the rounds is\n", outstanding)
+	fmt.Fprintf(out, "shown, with the least and the greatest. \"Its store\" is the time per query of what the server fetches its data from. Latencies are\n")
+	fmt.Fprintf(out, "at %d queries/s.\n\n", r.Rate)
+	for _, p := range r.Peers {
+		fmt.Fprintf(out, "- **%s**: %s\n", p.Name, p.About)
+	}
+	for _, a := range r.Absent {
+		fmt.Fprintf(out, "- **%s**: %s\n", a.Peer, a.Reason)
+	}
+	if r.Churn != nil {
+		r.Churn.markdown(out)
 	}
 }
 
-// chart draws the table as bars.
-func chart(cfg config, rows []*row) []byte {
-	const bar, left, width = 22, 150, 520
-	most := 0.0
-	for _, r := range rows {
-		most = max(most, r.median().micros())
+// ratio shows Fluid's cost relative to this row's.
+func (w row) ratio() string {
+	if w.Ratio == 0 {
+		return "–"
 	}
-	var b bytes.Buffer
-	height := bar*len(rows) + 60
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`+"\n", left+width+80, height)
-	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="white"/><text x="8" y="20" font-size="14">Processor time for one query, µs (%d services, %s)</text>`+"\n",
-		cfg.services, time.Now().Format(time.DateOnly))
-	for i, r := range rows {
-		c, y := r.median(), 36+i*bar
-		scale := func(d time.Duration) int {
-			return int(float64(d) / float64(time.Microsecond) / float64(c.answered) / most * width)
+	return fmt.Sprintf("%.2f (%.2f–%.2f)", w.Ratio, w.RatioLow, w.RatioHigh)
+}
+
+// orDash formats value, a dash where there is none.
+func orDash(format string, value float64) string {
+	if value == 0 {
+		return "–"
+	}
+	return fmt.Sprintf(format, value)
+}
+
+// chart returns the rows as bars: one group for each server, one bar for each
+// distribution of names.
+func (r *report) chart() chart {
+	c := chart{
+		title: "Processor time per DNS answer",
+		sub: fmt.Sprintf("µs per query answered, less is better · %d services × %d instances · %s · %s",
+			r.Workload.Services, r.Workload.Instances, cmp.Or(r.Machine.CPU, "unknown processor"), r.Date.Format(time.DateOnly)),
+		series: r.Names,
+		parts:  []string{"user", "system"},
+	}
+	for _, p := range r.Peers {
+		g := group{label: p.Name}
+		for _, names := range r.Names {
+			for _, w := range r.Rows {
+				if w.Peer == p.Name && w.Names == names {
+					g.bars = append(g.bars, []float64{w.User, w.System})
+				}
+			}
 		}
-		user, system := scale(c.user), scale(c.system)
-		fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s, %s</text>`, left-8, y+14, html.EscapeString(r.server), html.EscapeString(r.kind))
-		fmt.Fprintf(&b, `<rect x="%d" y="%d" width="%d" height="%d" fill="#2563eb"/>`, left, y+2, user, bar-6)
-		fmt.Fprintf(&b, `<rect x="%d" y="%d" width="%d" height="%d" fill="#93c5fd"/>`, left+user, y+2, system, bar-6)
-		fmt.Fprintf(&b, `<text x="%d" y="%d">%.1f</text>`+"\n", left+user+system+6, y+14, c.micros())
+		c.groups = append(c.groups, g)
 	}
-	fmt.Fprintf(&b, `<text x="%d" y="%d" fill="#555">dark: user, light: system</text></svg>`+"\n", left, height-8)
-	return b.Bytes()
+	for _, a := range r.Absent {
+		c.groups = append(c.groups, group{label: a.Peer, note: "not installed"})
+	}
+	return c
 }
