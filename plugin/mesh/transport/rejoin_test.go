@@ -77,6 +77,8 @@ func newFakeMesh(t *testing.T, n int, sealed, rejoin bool) *fakeMesh {
 		}
 		list = newMemberlist(t, tr, id, func(c *memberlist.Config) {
 			c.RequireNodeNames = false
+			c.GossipInterval, c.GossipNodes = 100*time.Millisecond, 4
+			c.PushPullInterval = 15 * time.Second // a broadcast that missed a member is made up for
 			if rejoin {
 				c.Events = watcher{r}
 			}
@@ -137,7 +139,7 @@ func TestRejoinAfterSplit(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newFakeMesh(t, tc.n, tc.sealed, true)
-				formed := after(t, 30*time.Second, "all members know each other", func() bool { return m.sees(0, tc.n, tc.n) })
+				formed := after(t, 2*time.Minute, "all members know each other", func() bool { return m.sees(0, tc.n, tc.n) })
 				m.net.Partition(m.addrs[:tc.cut], m.addrs[tc.cut:])
 				wait(t.Context(), tc.split)
 				if m.sees(0, tc.n, tc.n) {
@@ -156,7 +158,7 @@ func TestMemberlistAloneStaysSplit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 20
 		m := newFakeMesh(t, n, false, false)
-		after(t, 30*time.Second, "all members know each other", func() bool { return m.sees(0, n, n) })
+		after(t, 2*time.Minute, "all members know each other", func() bool { return m.sees(0, n, n) })
 		m.net.Partition(m.addrs[:n/2], m.addrs[n/2:])
 		after(t, 2*time.Minute, "each half counts itself", func() bool { return m.sees(0, n, n/2) })
 		// memberlist gossips to the dead for 30 s.
