@@ -18,7 +18,7 @@ import (
 
 // ReloadInterval is a good interval for Reloader.Run: three small files are
 // read and compared, so it can be short.
-const ReloadInterval = 10 * time.Second
+const ReloadInterval = 5 * time.Second
 
 // Files names PEM files. Cert may hold intermediate authorities after the
 // certificate; CA may hold several authorities, so that one can be replaced by

@@ -44,7 +44,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.SetOutput(stderr)
 	fs.StringVar(&o.binary, "agent", "build/bin/fluid-agent", "the agent's binary")
 	fs.IntVar(&o.agents, "agents", 5, "agents in the cluster, 1 to 7")
-	fs.IntVar(&o.clients, "clients", 8, "clients that write and read at once")
+	fs.IntVar(&o.clients, "clients", 24, "clients that write and read at once")
 	fs.DurationVar(&o.duration, "duration", time.Minute, "how long to go on breaking things")
 	fs.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "decides which fault comes when")
 	faults := fs.String("faults", "", "faults to choose from, comma-separated (default: all that fit the number of agents)")

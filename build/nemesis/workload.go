@@ -22,7 +22,8 @@ import (
 )
 
 const (
-	clientTimeout = 8 * time.Second // longer than an agent tries by itself
+	clientTimeout = 10 * time.Second      // longer than an agent tries by itself
+	maxThink      = 60 * time.Millisecond // between two operations of one client
 	keysPerRound  = 6
 	instanceID    = "i"
 	checkTimeout  = 2 * time.Minute
@@ -82,7 +83,7 @@ func (w *workload) during(ctx context.Context, f func(context.Context) error) er
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(w.seed, uint64(id)+2))
 			// Operations are finished, not cut off: ctx only ends the loop.
-			for pause(ctx, time.Duration(rng.Int64N(int64(30*time.Millisecond)))) {
+			for pause(ctx, time.Duration(rng.Int64N(int64(maxThink)))) {
 				w.one(context.WithoutCancel(ctx), id, rng)
 			}
 		})
@@ -108,6 +109,10 @@ func (w *workload) one(ctx context.Context, client int, rng *rand.Rand) {
 	if in.kind != get && rng.IntN(2) == 0 {
 		idempotency = fmt.Sprintf("%d-%d-%d", client, w.now(), rng.Uint64())
 	}
+	// Some are patient and are answered by an agent that was stopped; the others
+	// are back soon, to write and to read elsewhere meanwhile.
+	ctx, cancel := context.WithTimeout(ctx, [...]time.Duration{500 * time.Millisecond, 2 * time.Second, clientTimeout}[rng.IntN(3)])
+	defer cancel()
 	call := w.now()
 	out, done := w.do(ctx, a, in, idempotency)
 	// Who has a key may ask again, anywhere, and the write is done once.
