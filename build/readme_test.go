@@ -49,7 +49,7 @@ func snippets(t *testing.T, test string) string {
 // Every block is run by one of the tests of this file, or is a figure or a
 // command that the other tests run in another way.
 func TestReadmeHasNoUntestedBlock(t *testing.T) {
-	known := map[string]bool{"tour": true, "resolved": true, "dnsmasq": true, "bind": true, "coredns": true, "plugincfg": true}
+	known := map[string]bool{"tour": true, "nodes": true, "resolved": true, "dnsmasq": true, "bind": true, "coredns": true, "plugincfg": true}
 	plain := []string{"──DNS──▶", "make run\nmake test\n", "dig @127.0.0.1 -p 1053 checkout.fluid.internal A +short\n", "apt-get install"}
 	for _, b := range readmeBlocks(t) {
 		ok := known[b.test]
@@ -149,6 +149,57 @@ func TestReadmeTour(t *testing.T) {
 		if !strings.Contains(out, want) {
 			t.Errorf("the tour does not show %q:\n%s", want, out)
 		}
+	}
+}
+
+// The three nodes, as a reader types them: a line that asks or writes is typed
+// again until it succeeds.
+func TestReadmeNodes(t *testing.T) {
+	script := "set -u\ntry() { for _ in $(seq 100); do eval \"$1\" && return; sleep 0.2; done; echo \"gave up: $1\"; exit 1; }\n"
+	for line := range strings.Lines(snippets(t, "nodes")) {
+		line = strings.TrimSuffix(line, "\n")
+		switch word, _, _ := strings.Cut(line, " "); {
+		case word == "dig":
+			script += "echo answer: $(" + line + " | sort)\n"
+		case line == "fluidctl raft list":
+			script += "try 'test $(" + line + " | grep -cw voter) = 3'\n" + line + "\n"
+		case strings.Contains(line, "fluidctl"):
+			script += "try '" + line + "'\n"
+		default:
+			script += line + "\n"
+		}
+		if line == "leader=$!" {
+			script += "try 'fluidctl status >/dev/null'\n"
+		}
+	}
+	script += `pkill -P $$; wait` + "\n"
+	env := userEnv(t)
+	for i, kv := range env { // the reader sets these for each node
+		if strings.HasPrefix(kv, "FLUID_") {
+			env[i] = "UNUSED=" + kv
+		}
+	}
+	cmd := command(t, env, "bash", "-c", script)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill := func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	t.Cleanup(kill)
+	defer time.AfterFunc(2*time.Minute, kill).Stop()
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	out := cmd.Stdout.(*lockedBuilder).String()
+	for _, want := range []string{
+		"node3", "answer: 10.0.0.10 10.0.0.9\n", // both, then one drained
+		"answer: 10.0.0.10\n", "10.0.0.11",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the tour does not show %q:\n%s", want, out)
+		}
+	}
+	if got := strings.Count(out, "answer: 10.0.0.10"); got != 3 {
+		t.Errorf("%d answers, want 3:\n%s", got, out)
 	}
 }
 
