@@ -105,6 +105,7 @@ func (a *Agent) start(ctx context.Context) error {
 	if err := a.serveFeed(socketL); err != nil {
 		return err
 	}
+	a.loop("roster", a.keepRoster)
 	if err := a.openHandler(); err != nil {
 		return err
 	}
@@ -210,14 +211,9 @@ func (a *Agent) openHandler() error {
 	if err := a.registerMetrics(reg); err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	written, err := openAudit(a.cfg.DataDirOrDefault(), a.store, a.log)
-	if err != nil {
-		return err
-	}
-	a.undo.push("audit log", func(context.Context) error { return written.close() })
 	a.http = api.New(api.Config{
-		Writer: written, View: a.view, Cluster: a.store, State: a.store.State, Raft: a.raft, Ready: a.ready,
-		Everywhere: a.everywhere, Local: a.local, JoinSecret: a.cfg.Raft.JoinSecret, Stopping: a.stopping,
+		Writer: a.store, View: a.view, Cluster: a.store, State: a.store.State, Raft: a.raft, Ready: a.ready,
+		Everywhere: a.everywhere, Local: a.local, Members: a.members, JoinSecret: a.cfg.Raft.JoinSecret, Stopping: a.stopping,
 		Metrics: reg, Gatherer: prometheus.Gatherers{reg, shared},
 		Node: a.cfg.NodeName(), Version: record.Version, Token: a.cfg.Token, Log: a.log, Now: time.Now,
 	})

@@ -9,13 +9,11 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/fluid-sd/fluid/agent/api"
 	"github.com/fluid-sd/fluid/agent/store"
-	"github.com/fluid-sd/fluid/plugin/record"
 )
 
 // peers reaches the HTTP interfaces of other agents.
@@ -134,84 +132,4 @@ func (a *Agent) tryJoin(ctx context.Context) error {
 	}
 	a.log.Info("joined the cluster", "cluster", joined.ClusterID, "servers", len(joined.Servers))
 	return nil
-}
-
-// local waits until the DNS servers at this agent's socket have applied pos,
-// and names those that have not when ctx ends. One that was connected and is
-// gone counts: it may be serving old answers from its memory.
-func (a *Agent) local(ctx context.Context, pos record.Position) api.Spread {
-	for {
-		members, changed := a.feed.Members()
-		var sp api.Spread
-		var ttl time.Duration
-		for _, m := range members {
-			ttl = max(ttl, m.ClientTTL)
-			if !m.Applied.Before(pos) {
-				continue
-			}
-			name := m.Name
-			if name == "" {
-				name = m.ID
-			}
-			if !m.Connected {
-				name += " (unreachable)"
-			}
-			sp.Lagging = append(sp.Lagging, name)
-		}
-		sp.Everywhere, sp.ClientTTL = len(sp.Lagging) == 0, ttl.String()
-		if sp.Everywhere {
-			return sp
-		}
-		select {
-		case <-changed:
-		case <-a.stopping:
-			return sp
-		case <-ctx.Done():
-			return sp
-		}
-	}
-}
-
-// everywhere asks every agent of the cluster at once about its DNS servers.
-// An agent that does not answer is named: nobody can vouch for its servers.
-func (a *Agent) everywhere(ctx context.Context, pos record.Position) api.Spread {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		deadline = time.Now().Add(joinTimeout)
-	}
-	self := a.store.ServerID()
-	results := make(chan api.Spread)
-	asked := 0
-	for _, sv := range a.store.Servers() {
-		asked++
-		go func() {
-			if sv.ID == self {
-				results <- a.local(ctx, pos)
-				return
-			}
-			// The other agent answers a little before the time is up here.
-			wait := max(time.Until(deadline)*9/10, time.Millisecond)
-			c, err := a.peers.to(sv.HTTP)
-			var sp api.Spread
-			if err == nil {
-				sp, err = c.Applied(ctx, pos, wait)
-			}
-			if err != nil {
-				sp = api.Spread{Lagging: []string{sv.Name + " (unreachable agent)"}}
-			}
-			results <- sp
-		}()
-	}
-	var out api.Spread
-	var ttl time.Duration
-	for range asked {
-		sp := <-results
-		out.Lagging = append(out.Lagging, sp.Lagging...)
-		if d, err := time.ParseDuration(sp.ClientTTL); err == nil {
-			ttl = max(ttl, d)
-		}
-	}
-	slices.Sort(out.Lagging)
-	out.Everywhere, out.ClientTTL = len(out.Lagging) == 0, ttl.String()
-	return out
 }

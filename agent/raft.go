@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"path/filepath"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -13,6 +14,9 @@ import (
 	"github.com/fluid-sd/fluid/agent/store"
 	"github.com/fluid-sd/fluid/plugin/record"
 )
+
+// auditFile, in the data directory, gets one JSON line per critical write.
+const auditFile = "audit.log"
 
 // openStore opens the data directory and starts consensus on l, which it takes
 // over.
@@ -26,6 +30,7 @@ func (a *Agent) openStore(dir string, l net.Listener) error {
 		Transport: func(id string) (raft.Transport, error) { return a.raftTransport(l, id) },
 		Name:      a.cfg.RaftID(), HTTP: a.httpURL, Zone: a.cfg.Zone, Version: record.Version,
 		Bootstrap: a.cfg.ShouldBootstrap(), Forwarder: a.peers, Probe: a.probe,
+		AuditFile:        filepath.Join(dir, auditFile),
 		SnapshotInterval: a.cfg.Raft.SnapshotInterval, SnapshotThreshold: a.cfg.Raft.SnapshotThreshold,
 	})
 	if err != nil {

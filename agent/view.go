@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/fluid-sd/fluid/agent/api"
@@ -26,7 +25,6 @@ type view struct {
 	cat *catalog.Catalog
 
 	started time.Time
-	seen    atomic.Int64 // Unix nanoseconds when a leader was last known; 0: not since the start
 }
 
 var _ api.View = (*view)(nil)
@@ -35,27 +33,15 @@ func newView(s *store.Store, log *slog.Logger) *view {
 	return &view{store: s, log: log, cat: catalog.New(), started: time.Now()}
 }
 
-// run follows the store until ctx ends, so that readers find little to do,
-// and notes once a second whether a leader is known.
+// run follows the store until ctx ends, so that readers find little to do.
 func (v *view) run(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	v.note()
 	for {
 		v.catchUp()
 		select {
 		case <-v.store.Changed(v.position()):
-		case <-tick.C:
-			v.note()
 		case <-ctx.Done():
 			return
 		}
-	}
-}
-
-func (v *view) note() {
-	if v.store.Leader().ID != "" {
-		v.seen.Store(time.Now().UnixNano())
 	}
 }
 
@@ -95,16 +81,10 @@ func (v *view) position() record.Position {
 // was not confirmed. It is stale only if it comes from disk alone.
 func (v *view) Status() api.ViewStatus {
 	v.catchUp()
-	v.note()
 	st := api.ViewStatus{Position: v.position(), Synced: v.store.State().Initialized()}
-	seen := v.seen.Load()
-	st.Stale = seen == 0
-	if !st.Stale && v.store.Leader().ID != "" {
-		return st
-	}
-	since := v.started
-	if seen != 0 {
-		since = time.Unix(0, seen)
+	since := v.store.LastContact()
+	if st.Stale = since.IsZero(); st.Stale {
+		since = v.started
 	}
 	st.Age = time.Since(since)
 	return st

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
 	"time"
@@ -70,6 +71,10 @@ type Cluster interface {
 	// Changed returns a channel that is closed once the applied position is
 	// beyond after.
 	Changed(after record.Position) <-chan struct{}
+	// Restore replaces what is committed by a snapshot; leader only.
+	Restore(ctx context.Context, m store.Meta, r io.Reader, least uint64) (record.Position, error)
+	// ForgetMember takes a DNS member off the roster.
+	ForgetMember(ctx context.Context, m store.Meta, id string) error
 	// WaitApplied blocks until a position is applied here.
 	WaitApplied(ctx context.Context, pos record.Position) error
 }
@@ -86,8 +91,11 @@ type Config struct {
 	// Everywhere blocks until every DNS member of the cluster has applied pos,
 	// or ctx ends, and says which have not.
 	Everywhere func(ctx context.Context, pos record.Position) Spread
-	// Local is the same for the members at this agent's own socket.
-	Local func(ctx context.Context, pos record.Position) Spread
+	// Local blocks until every DNS member at this agent's own socket has applied
+	// pos, or ctx ends, and lists them.
+	Local func(ctx context.Context, pos record.Position) Applied
+	// Members returns the roster of DNS members, and those at this agent.
+	Members func() []Member
 	// Ready returns why the agent is not ready, and what an operator should
 	// look at besides, by check.
 	Ready func() (reasons []string, checks map[string]string)
@@ -129,6 +137,8 @@ func New(cfg Config) http.Handler {
 	s.raftOps()
 	s.peerOps(mux)
 	s.streamOps(mux)
+	s.snapshotOps(mux)
+	s.memberOps()
 	s.healthOps(mux)
 	mux.HandleFunc("/", notFound(mux))
 	return s.guard(mux)

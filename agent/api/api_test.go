@@ -60,8 +60,9 @@ func newBench(t *testing.T, edit ...func(*api.Config)) *bench {
 		Everywhere: func(context.Context, record.Position) api.Spread {
 			return api.Spread{Everywhere: true, ClientTTL: "5s"}
 		},
-		Local: func(context.Context, record.Position) api.Spread { return api.Spread{Lagging: []string{"dns-1"}} },
-		State: s.State, Metrics: reg, Gatherer: reg, Log: log, Now: time.Now, Version: "test",
+		Local:   func(context.Context, record.Position) api.Applied { return api.Applied{} },
+		Members: func() []api.Member { return []api.Member{} },
+		State:   s.State, Metrics: reg, Gatherer: reg, Log: log, Now: time.Now, Version: "test",
 		Raft:  func() api.Raft { return api.Raft{State: s.Status().State, Servers: []api.RaftServer{}} },
 		Ready: func() ([]string, map[string]string) { return nil, map[string]string{"leader": "node1"} },
 	}

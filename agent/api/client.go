@@ -234,6 +234,11 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, h ht
 	if len(q) > 0 {
 		target += "?" + q.Encode()
 	}
+	return c.send(ctx, method, target, h, b, out)
+}
+
+// send sends a request to where it can be done, and decodes the answer.
+func (c *Client) send(ctx context.Context, method, target string, h http.Header, b []byte, out any) error {
 	for hop := 0; ; hop++ {
 		resp, data, err := c.once(ctx, method, target, h, b)
 		if err != nil {
@@ -252,7 +257,7 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, h ht
 			return problemOf(resp, data)
 		}
 		if err := json.Unmarshal(data, out); err != nil {
-			return fmt.Errorf("answer of %s %s: %w", method, path, err)
+			return fmt.Errorf("answer of %s %s: %w", method, target, err)
 		}
 		return nil
 	}
@@ -303,10 +308,10 @@ func (c *Client) Remove(ctx context.Context, server string) (ServerRef, error) {
 	return out, err
 }
 
-// Applied asks which DNS servers at this agent have not applied pos within
-// wait.
-func (c *Client) Applied(ctx context.Context, pos record.Position, wait time.Duration) (Spread, error) {
-	var out Spread
+// Applied waits until the DNS members at this agent have applied pos, at most
+// for wait, and returns how far they are.
+func (c *Client) Applied(ctx context.Context, pos record.Position, wait time.Duration) (Applied, error) {
+	var out Applied
 	q := url.Values{"position": {pos.String()}, "timeout": {wait.String()}}
 	err := c.do(ctx, http.MethodGet, AppliedPath, q, nil, nil, &out)
 	return out, err

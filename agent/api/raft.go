@@ -158,8 +158,6 @@ func (s *server) peerOps(mux *http.ServeMux) {
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), wait)
 		defer cancel()
-		sp := s.Local(ctx, pos)
-		sp.Lagging = notNil(sp.Lagging)
-		writeJSON(w, http.StatusOK, sp)
+		writeJSON(w, http.StatusOK, s.Local(ctx, pos))
 	})
 }

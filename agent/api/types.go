@@ -223,6 +223,56 @@ type Placed struct {
 	Spread
 }
 
+// Applied is how far the DNS members at one agent are: what agents tell each
+// other.
+type Applied struct {
+	Members []AppliedMember `json:"members"`
+}
+
+// AppliedMember is one DNS member at one agent.
+type AppliedMember struct {
+	ID        string `json:"id"`
+	Name      string `json:"name"`
+	Applied   bool   `json:"applied"` // the position asked about
+	Connected bool   `json:"connected"`
+	ClientTTL string `json:"clientTTL"`
+}
+
+// Member is one member, for GET /v1/members.
+type Member struct {
+	Name         string `json:"name"`
+	ID           string `json:"id"`
+	Addr         string `json:"addr"`
+	Role         string `json:"role" enum:"agent,dns"`
+	State        string `json:"state" enum:"alive,suspect,dead,left"`
+	Zone         string `json:"zone"`
+	Host         string `json:"host" doc:"Name of the agent at whose socket it is."`
+	AppliedIndex uint64 `json:"appliedIndex"`
+}
+
+// MemberList is every member that this agent knows of.
+type MemberList struct {
+	Members []Member `json:"members" nullable:"false"`
+}
+
+// SnapshotInfo says what is in a snapshot.
+type SnapshotInfo struct {
+	Generation uint64 `json:"generation"`
+	Index      uint64 `json:"index"`
+	ClusterID  string `json:"clusterId"`
+	Time       string `json:"time" doc:"Newest time that a leader stamped."`
+	Services   int    `json:"services"`
+	Instances  int    `json:"instances"`
+	Entries    int    `json:"entries"`
+	Hash       string `json:"hash"`
+}
+
+// Restored is the answer to a restore.
+type Restored struct {
+	Generation uint64 `json:"generation"`
+	Index      uint64 `json:"index"`
+}
+
 // JoinRequest is how a server asks the leader to be taken in.
 type JoinRequest struct {
 	ID        string `json:"id" doc:"Random id of the server's data directory."`
