@@ -65,9 +65,42 @@ func parseStat(line string) (procStat, error) {
 // processTime returns the time that the process root and its descendants have
 // used since they started.
 func processTime(root int) (cpuTime, error) {
+	all, err := processTree(root)
+	var sum cpuTime
+	for _, st := range all {
+		sum = sum.add(st.cpu)
+	}
+	return sum, err
+}
+
+// residentSize returns the memory that root and its descendants hold, in bytes.
+// What several processes share is divided among them (Pss in
+// proc_pid_smaps(5)), so that it counts once.
+func residentSize(root int) (int64, error) {
+	all, err := processTree(root)
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for _, st := range all {
+		text, err := readText(fmt.Sprintf("/proc/%d/smaps_rollup", st.pid))
+		if err != nil {
+			return 0, err
+		}
+		kilobytes, err := leadingInt(firstField(text, "Pss"))
+		if err != nil {
+			return 0, fmt.Errorf("smaps: %w", err)
+		}
+		sum += kilobytes << 10
+	}
+	return sum, nil
+}
+
+// processTree returns root and its descendants.
+func processTree(root int) ([]procStat, error) {
 	paths, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
-		return cpuTime{}, err
+		return nil, err
 	}
 	byPID := map[int]procStat{}
 	for _, path := range paths {
@@ -77,29 +110,29 @@ func processTime(root int) (cpuTime, error) {
 		}
 		st, err := parseStat(string(text))
 		if err != nil {
-			return cpuTime{}, err
+			return nil, err
 		}
 		byPID[st.pid] = st
 	}
-	return treeTime(byPID, root)
+	return descendants(byPID, root)
 }
 
-// treeTime adds the times of root and its descendants.
-func treeTime(byPID map[int]procStat, root int) (cpuTime, error) {
+// descendants picks root and its descendants.
+func descendants(byPID map[int]procStat, root int) ([]procStat, error) {
 	if _, ok := byPID[root]; !ok {
-		return cpuTime{}, fmt.Errorf("process %d has ended", root)
+		return nil, fmt.Errorf("process %d has ended", root)
 	}
-	var sum cpuTime
+	var tree []procStat
 	for pid, st := range byPID {
 		for up, hops := pid, 0; up != 0 && hops < len(byPID); hops++ {
 			if up == root {
-				sum = sum.add(st.cpu)
+				tree = append(tree, st)
 				break
 			}
 			up = byPID[up].parent
 		}
 	}
-	return sum, nil
+	return tree, nil
 }
 
 // machine describes where a run took place.

@@ -3,6 +3,7 @@ package main
 import (
 	"math"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -38,7 +39,7 @@ func TestParseStatRefuses(t *testing.T) {
 	}
 }
 
-func TestTreeTime(t *testing.T) {
+func TestDescendants(t *testing.T) {
 	second := func(n int) cpuTime { return cpuTime{User: time.Duration(n) * time.Second} }
 	all := map[int]procStat{
 		1:  {1, 0, second(100)},
@@ -49,11 +50,16 @@ func TestTreeTime(t *testing.T) {
 		20: {20, 99, second(16)}, // its parent ended
 	}
 	for root, want := range map[int]cpuTime{10: second(7), 11: second(6), 12: second(4), 13: second(8), 1: second(115)} {
-		if got, err := treeTime(all, root); err != nil || got != want {
+		tree, err := descendants(all, root)
+		var got cpuTime
+		for _, st := range tree {
+			got = got.add(st.cpu)
+		}
+		if err != nil || got != want {
 			t.Errorf("%d: got %v, %v, want %v", root, got, err, want)
 		}
 	}
-	if _, err := treeTime(all, 99); err == nil {
+	if _, err := descendants(all, 99); err == nil {
 		t.Error("a process that has ended: got no error")
 	}
 }
@@ -81,6 +87,23 @@ func TestProcessTime(t *testing.T) {
 			t.Fatalf("still %v after %v", after, x)
 		}
 	}
+}
+
+func TestResidentSize(t *testing.T) {
+	before, err := residentSize(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const more = 64 << 20
+	block := make([]byte, more)
+	for i := 0; i < len(block); i += 4096 {
+		block[i] = 1
+	}
+	after, err := residentSize(os.Getpid())
+	if err != nil || after < before+more/2 || before <= 0 {
+		t.Errorf("%d bytes with %d more: got %d, %v", before, more, after, err)
+	}
+	runtime.KeepAlive(block)
 }
 
 func TestFirstField(t *testing.T) {

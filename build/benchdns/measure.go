@@ -19,6 +19,7 @@ type sample struct {
 	Server    cpuTime         `json:"serverCPU"` // ns, of the answering process
 	Store     cpuTime         `json:"storeCPU"`  // ns, of what it fetches its data from
 	QPS       float64         `json:"qps"`
+	Resident  int64           `json:"residentBytes"` // of the answering process, after the turn
 	Latencies []time.Duration `json:"-"`
 }
 
@@ -103,7 +104,8 @@ func (b *bench) turn(ctx context.Context, e entrant, file string) (sample, error
 		}
 		s.Latencies = r.Latencies
 	}
-	return s, nil
+	s.Resident, err = residentSize(e.main.pid())
+	return s, err
 }
 
 // cpu reads the processor time of the server and of its store.

@@ -26,9 +26,10 @@ type peer struct {
 // server is a peer that runs.
 type server struct {
 	port  int
-	main  *process // what answers; its processor time is what is compared
-	store *process // what it fetches its data from, nil if none
-	pprof string   // address of its profiles, empty if none are wanted
+	main  *process      // what answers; its processor time is what is compared
+	store *process      // what it fetches its data from, nil if none
+	load  time.Duration // from its start to its first right answer
+	pprof string        // address of its profiles, empty if none are wanted
 }
 
 // fluid is the name of the peer that all others are compared with.

@@ -57,20 +57,27 @@ func (p *probe) run(ctx context.Context, limit time.Duration) (phase, error) {
 	return t.result(), err
 }
 
-// send asks for random services at the rate until limit is over.
+// send asks for random services at the rate until limit is over. Questions that
+// it missed, because it did not run for a while, are left out: a burst of them
+// would measure the burst.
 func (p *probe) send(ctx context.Context, conn net.Conn, t *tally, limit time.Duration) error {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	began := time.Now()
-	for sent := 0; ; {
-		elapsed := time.Since(began)
-		if elapsed >= limit {
+	interval := time.Second / time.Duration(p.rate)
+	next := time.Now()
+	end := next.Add(limit)
+	for id := uint16(0); ; {
+		now := time.Now()
+		if now.After(end) {
 			return nil
 		}
-		for due := int(elapsed.Seconds() * float64(p.rate)); sent < due; sent++ {
+		if now.Sub(next) > 10*time.Millisecond {
+			next = now
+		}
+		for ; !next.After(now); next, id = next.Add(interval), id+1 {
 			q := question{service: p.rng.IntN(p.work.Services)}
 			q.msg = query(p.work.name(q.service))
-			q.msg.Id = uint16(sent)
+			q.msg.Id = id
 			wire, err := q.msg.Pack()
 			if err != nil {
 				return err

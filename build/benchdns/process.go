@@ -15,10 +15,11 @@ import (
 
 // process is a server that the harness started, in a process group of its own.
 type process struct {
-	name string
-	log  string // path of what it wrote
-	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended
+	name    string
+	log     string // path of what it wrote
+	cmd     *exec.Cmd
+	started time.Time
+	done    chan struct{} // closed when it has ended
 }
 
 // startProcess runs argv on the processors cpus, with env added to the
@@ -36,6 +37,7 @@ func startProcess(dir, name, cpus string, env []string, argv ...string) (*proces
 	p.cmd.Dir = dir
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.started = time.Now()
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
@@ -80,7 +82,7 @@ func (p *process) failure(err error) error {
 func (p *process) ready(ctx context.Context, limit time.Duration, check func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		err := check()

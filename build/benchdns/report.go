@@ -34,8 +34,9 @@ type report struct {
 }
 
 type peerInfo struct {
-	Name  string `json:"name"`
-	About string `json:"about"`
+	Name  string  `json:"name"`
+	About string  `json:"about"`
+	Load  float64 `json:"load"` // seconds from its start to its first right answer
 }
 
 // row is one server with one distribution of names, over all rounds: medians of
@@ -54,6 +55,7 @@ type row struct {
 	P99       float64 `json:"p99"` // latency, µs
 	QPS       float64 `json:"qps"`
 	Lost      int64   `json:"lost"`
+	Resident  float64 `json:"residentMiB"` // greatest
 	Response  int     `json:"responseBytes"`
 }
 
@@ -71,7 +73,7 @@ func newReport(b *bench, entrants []entrant, absent []absence) *report {
 		Rate: b.opts.rate, Zipf: b.opts.zipf, Names: b.opts.names, Absent: absent,
 	}
 	for _, e := range entrants {
-		r.Peers = append(r.Peers, peerInfo{e.name, e.about})
+		r.Peers = append(r.Peers, peerInfo{e.name, e.about, e.load.Seconds()})
 	}
 	return r
 }
@@ -101,6 +103,7 @@ func summarize(samples []sample, names []string, peers []peerInfo) []row {
 				user, system = append(user, per(s.Server.User)), append(system, per(s.Server.System))
 				total, store = append(total, per(s.Server.total())), append(store, per(s.Store.total()))
 				qps, latencies = append(qps, s.QPS), append(latencies, s.Latencies...)
+				r.Resident = max(r.Resident, float64(s.Resident)/(1<<20))
 				r.Lost, r.Response = r.Lost+s.Lost, s.Response
 				if f, ok := at[key{n, fluid, s.Round}]; ok {
 					ratio = append(ratio, float64(f.Server.total())/float64(f.Queries)/(float64(s.Server.total())/float64(s.Queries)))
@@ -159,16 +162,16 @@ func (r *report) markdown(out io.Writer) {
 			title = fmt.Sprintf("zipf, exponent %g", r.Zipf)
 		}
 		fmt.Fprintf(out, "\n## Names: %s\n\n", title)
-		fmt.Fprintln(out, "| server | CPU µs/query | user | system | fluid ÷ server (rounds) | its store | p50 µs | p99 µs | queries/s | answer bytes |")
-		fmt.Fprintln(out, "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+		fmt.Fprintln(out, "| server | CPU µs/query | user | system | fluid ÷ server (rounds) | its store | p50 µs | p99 µs | queries/s | answer bytes | memory MiB |")
+		fmt.Fprintln(out, "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
 		for _, w := range r.Rows {
 			if w.Names == names {
-				fmt.Fprintf(out, "| %s | %.1f | %.1f | %.1f | %s | %s | %s | %s | %.0f | %d |\n", w.Peer, w.Total, w.User, w.System,
-					w.ratio(), orDash("%.1f", w.Store), orDash("%.0f", w.P50), orDash("%.0f", w.P99), w.QPS, w.Response)
+				fmt.Fprintf(out, "| %s | %.1f | %.1f | %.1f | %s | %s | %s | %s | %.0f | %d | %.0f |\n", w.Peer, w.Total, w.User, w.System,
+					w.ratio(), orDash("%.1f", w.Store), orDash("%.0f", w.P50), orDash("%.0f", w.P99), w.QPS, w.Response, w.Resident)
 			}
 		}
 		for _, a := range r.Absent {
-			fmt.Fprintf(out, "| %s | not installed | | | | | | | | |\n", a.Peer)
+			fmt.Fprintf(out, "| %s | not installed | | | | | | | | | |\n", a.Peer)
 		}
 	}
 	fmt.Fprintf(out, "\nCPU is user and system time of the answering process by the kernel's accounting, divided by the queries answered, while\n")
@@ -176,7 +179,7 @@ func (r *report) markdown(out io.Writer) {
 	fmt.Fprintf(out, "shown, with the least and the greatest. \"Its store\" is the time per query of what the server fetches its data from. Latencies are\n")
 	fmt.Fprintf(out, "at %d queries/s.\n\n", r.Rate)
 	for _, p := range r.Peers {
-		fmt.Fprintf(out, "- **%s**: %s\n", p.Name, p.About)
+		fmt.Fprintf(out, "- **%s**: %s; its first answer came %.1f s after its start\n", p.Name, p.About, p.Load)
 	}
 	for _, a := range r.Absent {
 		fmt.Fprintf(out, "- **%s**: %s\n", a.Peer, a.Reason)
@@ -217,7 +220,10 @@ func (r *report) chart() chart {
 		for _, names := range r.Names {
 			for _, w := range r.Rows {
 				if w.Peer == p.Name && w.Names == names {
-					g.bars = append(g.bars, []float64{w.User, w.System})
+					// The median of the sum is not the sum of the medians: the bar is as long
+					// as the table says, divided as the medians are.
+					user := w.Total * w.User / max(w.User+w.System, 1e-9)
+					g.bars = append(g.bars, []float64{user, w.Total - user})
 				}
 			}
 		}

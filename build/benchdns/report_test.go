@@ -52,7 +52,7 @@ func TestPercentile(t *testing.T) {
 // turnOf is a turn of 1000 queries at the given time for each.
 func turnOf(names string, round int, peer string, user, system time.Duration) sample {
 	return sample{
-		Names: names, Round: round, Peer: peer, Queries: 1000, QPS: 1000, Response: 100,
+		Names: names, Round: round, Peer: peer, Queries: 1000, QPS: 1000, Response: 100, Resident: 3 << 20,
 		Server:    cpuTime{User: 1000 * user, System: 1000 * system},
 		Latencies: []time.Duration{100 * time.Microsecond, 200 * time.Microsecond},
 	}
@@ -64,7 +64,7 @@ func testReport() *report {
 		Date:    time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		Machine: machine{CPU: "Some CPU", CPUs: 2, Kernel: "6.1", Go: "go1.26"}, Workload: small,
 		Chain: []string{"errors"}, Rounds: 3, Seconds: 2, Rate: 500, Zipf: 1, Names: []string{"uniform", "zipf"},
-		Peers:  []peerInfo{{"fluid", "Fluid"}, {"hosts", "CoreDNS <hosts>"}},
+		Peers:  []peerInfo{{"fluid", "Fluid", 1.25}, {"hosts", "CoreDNS <hosts>", 0.1}},
 		Absent: []absence{{"nsd", "not installed: nsd"}},
 	}
 	for _, names := range r.Names {
@@ -92,7 +92,7 @@ func TestSummarize(t *testing.T) {
 	got := rows[1]
 	want := row{
 		Names: "uniform", Peer: "hosts", User: 15, System: 5, Total: 20, Ratio: 0.5, RatioLow: 0.5, RatioHigh: 0.6,
-		P50: 100, P99: 200, QPS: 1000, Response: 100,
+		P50: 100, P99: 200, QPS: 1000, Response: 100, Resident: 3,
 	}
 	if got != want {
 		t.Errorf("got %+v, want %+v", got, want)

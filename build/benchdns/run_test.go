@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -93,9 +94,16 @@ func TestStopEndsTheGroup(t *testing.T) {
 	if !p.ended() {
 		t.Error("the process is still there")
 	}
-	state, err := readText(filepath.Join("/proc", child, "stat"))
-	if err == nil && state != "" && !strings.Contains(state, ") Z ") {
-		t.Errorf("its child is still there: %s", state)
+	deadline := time.Now().Add(10 * time.Second) // a killed process takes a moment to go
+	for {
+		state, err := readText(filepath.Join("/proc", child, "stat"))
+		if err != nil || state == "" || strings.Contains(state, ") Z ") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("its child is still there: %s", state)
+		}
+		runtime.Gosched()
 	}
 	p.stop() // once more does no harm
 }

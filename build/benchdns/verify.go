@@ -70,15 +70,21 @@ func (b *bench) ask(ctx context.Context, port, s int) error {
 // of all. It fails on the first wrong answer.
 func (b *bench) verify(ctx context.Context, p peer, s *server) error {
 	const samples = 200
+	check := func() error { return b.ask(ctx, s.port, b.work.Services-1) }
 	if p.constant {
-		return s.main.ready(ctx, time.Minute, func() error {
+		check = func() error {
 			_, err := dns.ExchangeContext(ctx, query(b.work.name(0)), net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)))
 			return err
-		})
+		}
 	}
-	err := s.main.ready(ctx, time.Minute, func() error { return b.ask(ctx, s.port, b.work.Services-1) })
-	if err != nil {
+	if err := s.main.ready(ctx, time.Minute, check); err != nil {
 		return err
+	}
+	if s.load == 0 {
+		s.load = time.Since(s.main.started)
+	}
+	if p.constant {
+		return nil
 	}
 	for i := range samples {
 		if err := b.ask(ctx, s.port, i*b.work.Services/samples); err != nil {
