@@ -21,6 +21,23 @@
 //     for ever, with a jittered pause of 50 ms to 2 s, or up to 10 s where it
 //     was refused.
 //
+// Decisions, with what was not chosen:
+//
+//   - The server pulls: it asks its Source what changed since the client's
+//     position. A queue of events per client would need a bound, and a rule for
+//     what to do beyond it; the state answers for any client at any distance.
+//   - A batch is cut into parts for the 4 MiB limit of messages and applied as
+//     a whole: positions between are no states that the server ever had,
+//     because an entry carries only the last change to its key.
+//   - The resume token is a position of the cluster, not of the connection or
+//     of the agent's process, so a restarted agent, or another one of the
+//     cluster, resumes a client.
+//   - Content is compared by hash with each heartbeat at an equal position, so
+//     that two histories under one generation (a data directory put back in
+//     time) heal by themselves.
+//   - Acknowledgements repeat with each heartbeat: a sink may move on by other
+//     means, and learn later that what it has is durable.
+//
 // The package does not decide what is answered, does not keep state, and does
 // not look into relay frames.
 package feed

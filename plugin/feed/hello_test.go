@@ -3,8 +3,11 @@ package feed
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -172,4 +175,33 @@ func TestHelloIsChecked(t *testing.T) {
 
 func helloFrame(h *feedpb.Hello) *feedpb.ClientFrame {
 	return &feedpb.ClientFrame{Frame: &feedpb.ClientFrame_Hello{Hello: h}}
+}
+
+func TestSilentConnectionsAreBounded(t *testing.T) {
+	bubble(t, func(t *testing.T, src *memSource, sink *memSink, h *host) {
+		src.put("i/a/1", "x")
+		h.cfg.MaxClients = 1
+		h.start()
+		dial := func() net.Conn {
+			c, err := h.dial(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c
+		}
+		for range 4 {
+			defer func(c net.Conn) { _ = c.Close() }(dial())
+		}
+		synctest.Wait()
+		extra := dial()
+		if n, err := io.Copy(io.Discard, extra); n != 0 || err != nil {
+			t.Errorf("a connection above the limit: got %d bytes, %v, want it closed", n, err)
+		}
+		_ = extra.Close()
+		// Those that say nothing lose their place.
+		_, stop := h.connect("m1", sink, false)
+		defer stop()
+		pass(10 * time.Second)
+		wantSynced(t, src, sink)
+	})
 }
