@@ -57,7 +57,7 @@ func (c *carrier) run() {
 
 // publish broadcasts a delta that fits; the others come with push/pull.
 func (c *carrier) publish(d *catalog.Delta) {
-	c.broadcast(appendDeltas(nil, framePush, false, []*catalog.Delta{d}))
+	c.broadcast(appendDeltas(nil, framePush, endNot, []*catalog.Delta{d}))
 }
 
 func (c *carrier) commit(b *catalog.Batch) { c.broadcast(b.Append([]byte{frameBatch})) }
@@ -103,7 +103,7 @@ func (c *carrier) frame(b []byte) {
 		pos := cat.Position()
 		g.eng.receive(now, cat, "", b)
 		for _, d := range g.eng.takeFresh() {
-			fresh = append(fresh, appendDeltas(nil, framePush, false, []*catalog.Delta{d}))
+			fresh = append(fresh, appendDeltas(nil, framePush, endNot, []*catalog.Delta{d}))
 		}
 		if cat.Position() != pos && b[0] == frameBatch {
 			fresh = append(fresh, b)
@@ -146,7 +146,7 @@ func (c *carrier) state() []byte {
 		}
 		for _, h := range cat.Heads() {
 			for _, d := range cat.Pull(catalog.Want{Origin: h.Origin}, maxState) {
-				if !put(appendDeltas(nil, frameData, false, []*catalog.Delta{&d})) {
+				if !put(appendDeltas(nil, frameData, endNot, []*catalog.Delta{&d})) {
 					return
 				}
 			}

@@ -28,8 +28,9 @@ const (
 	fanout     = 4  // peers that a push goes to
 	activeView = 24 // peers that pushes are chosen from
 	pullBytes  = 1 << 20
-	fetchAhead = 4 // parts of a full state under way
-	maxServing = 4 // full states served at once
+	maxPulls   = 16_384 // origins that are pulled at once, whoever says that they exist
+	fetchAhead = 4      // parts of a full state under way
+	maxServing = 4      // full states served at once
 	maxFresh   = 4 << 20
 )
 
@@ -295,7 +296,7 @@ func (e *engine) flush() {
 			size += fresh[n].Size()
 			n++
 		}
-		body := appendDeltas(nil, framePush, false, fresh[:n])
+		body := appendDeltas(nil, framePush, endNot, fresh[:n])
 		for _, id := range e.sample(fanout) {
 			e.send(id, body, urgentEager)
 		}
@@ -379,7 +380,7 @@ func (e *engine) receive(now int64, c *catalog.Catalog, from string, frame []byt
 // onDeltas merges what a peer sent; what was new goes on once, unless it is
 // part of catching up with much.
 func (e *engine) onDeltas(now int64, c *catalog.Catalog, from string, push bool, body []byte) error {
-	deltas, last, err := decodeDeltas(body)
+	deltas, end, err := decodeDeltas(body)
 	if err != nil {
 		return err
 	}
@@ -406,15 +407,15 @@ func (e *engine) onDeltas(now int64, c *catalog.Catalog, from string, push bool,
 		if d.ResetTo != 0 {
 			e.stats.Resets++
 		}
-		if push || last && len(body) <= pushBytes {
+		if push || end == endAll && len(body) <= pushBytes {
 			e.learned(now, d)
 		} else {
 			e.moved[d.Origin] = now
 		}
 		e.check(now, c, from, catalog.Head{Origin: d.Origin, Epoch: d.Epoch, Nonce: d.Nonce, Watermark: d.To}, gapPatience)
 	}
-	if last {
-		e.answered(now, c, from)
+	if end != endNot {
+		e.answered(now, c, from, end == endPart)
 	}
 	return nil
 }

@@ -65,9 +65,18 @@ func decodeHave(b []byte) (h have, err error) {
 	return h, err
 }
 
+// What a frame of deltas says of the answer that it belongs to.
+type ending byte
+
+const (
+	endNot  ending = 0 // more frames follow, or it is no answer
+	endAll  ending = 1 // that was all there is
+	endPart ending = 3 // that was all for now: ask again for the rest
+)
+
 // appendDeltas frames deltas; decodeDeltas reads them.
-func appendDeltas(b []byte, kind byte, last bool, deltas []*catalog.Delta) []byte {
-	b = append(b, kind, bit(last))
+func appendDeltas(b []byte, kind byte, end ending, deltas []*catalog.Delta) []byte {
+	b = append(b, kind, byte(end))
 	for _, d := range deltas {
 		body := d.Append(nil)
 		b = binary.AppendUvarint(b, uint64(len(body)))
@@ -76,24 +85,24 @@ func appendDeltas(b []byte, kind byte, last bool, deltas []*catalog.Delta) []byt
 	return b
 }
 
-func decodeDeltas(b []byte) (deltas []catalog.Delta, last bool, err error) {
+func decodeDeltas(b []byte) (deltas []catalog.Delta, end ending, err error) {
 	if len(b) == 0 {
-		return nil, false, errFrame
+		return nil, endNot, errFrame
 	}
-	last, b = b[0]&1 != 0, b[1:]
+	end, b = ending(b[0]), b[1:]
 	for len(b) > 0 {
 		n, k := binary.Uvarint(b)
 		if k <= 0 || n > uint64(len(b)-k) {
-			return nil, false, errFrame
+			return nil, endNot, errFrame
 		}
 		d, err := catalog.DecodeDelta(b[k : k+int(n)])
 		if err != nil {
-			return nil, false, err
+			return nil, endNot, err
 		}
 		deltas = append(deltas, d)
 		b = b[k+int(n):]
 	}
-	return deltas, last, nil
+	return deltas, end, nil
 }
 
 // digest is the body of frameDigest.

@@ -124,7 +124,7 @@ func TestProof(t *testing.T) {
 func FuzzReceive(f *testing.F) {
 	d := catalog.Delta{Origin: record.OriginID{1}, Epoch: 1, To: 2, Items: []catalog.Item{{Key: "i/web/a", Seq: 1, Value: "x"}}}
 	h := have{heads: []catalog.Head{{Origin: record.OriginID{2}, Epoch: 1, Watermark: 9}}, mask: []byte{1}}
-	f.Add(appendDeltas(nil, framePush, false, []*catalog.Delta{&d}))
+	f.Add(appendDeltas(nil, framePush, endNot, []*catalog.Delta{&d}))
 	f.Add(h.append(nil, frameHave))
 	f.Add(h.append(nil, frameHeads))
 	f.Add((&digest{}).append(nil))
@@ -144,4 +144,29 @@ func FuzzReceive(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestFlood lets a peer announce more origins than can exist: what the engine
+// remembers of it ends at a bound, and is forgotten when nobody has them.
+func TestFlood(t *testing.T) {
+	c := catalog.New()
+	e := newEngine("self", "", 1)
+	e.peerUp(0, "peer")
+	var h have
+	h.mask = bytes.Repeat([]byte{0xff}, buckets/8)
+	for i := range 20_000 {
+		h.heads = append(h.heads, catalog.Head{Origin: record.OriginID{1, byte(i), byte(i >> 8)}, Epoch: 1, Watermark: 5})
+	}
+	e.begin()
+	e.receive(1, c, "peer", h.append(nil, frameHeads))
+	if len(e.pulls) > maxPulls || e.stats.Dropped["pulls"] == 0 {
+		t.Errorf("%d pulls remembered, %d dropped", len(e.pulls), e.stats.Dropped["pulls"])
+	}
+	for now := int64(1); now < 2*pullRetry*(vainPulls+2)*(maxPulls/maxHeads) && len(e.pulls) > 0; now += pullRetry {
+		e.begin()
+		e.tick(now, c)
+	}
+	if len(e.pulls) != 0 || len(c.Heads()) != 0 {
+		t.Errorf("%d pulls and %d origins remain", len(e.pulls), len(c.Heads()))
+	}
 }

@@ -24,6 +24,10 @@ func (e *engine) check(now int64, c *catalog.Catalog, peer string, head catalog.
 		return
 	}
 	p := e.pulls[head.Origin]
+	if p == nil && len(e.pulls) >= maxPulls {
+		e.drop("pulls")
+		return
+	}
 	if p == nil {
 		e.pulls[head.Origin] = &pull{head: head, peer: peer, due: now + patience}
 		return
@@ -86,18 +90,26 @@ func (e *engine) knows(peer string) bool {
 	return found
 }
 
-// answered goes on with what the peer that just answered has left.
-func (e *engine) answered(now int64, c *catalog.Catalog, peer string) {
+// answered goes on with what the peer that just answered has left. If it broke
+// off, everything it was asked for is still open; but only an answer that held
+// something new is worth the next question at once.
+func (e *engine) answered(now int64, c *catalog.Catalog, peer string, part bool) {
+	var open []*pull
+	came := false
 	for id, p := range e.pulls {
 		if p.peer != peer || !p.sent {
 			continue
 		}
+		came = came || p.came
 		if _, missing := c.Missing(p.head); !missing {
 			delete(e.pulls, id)
 			continue
 		}
-		if p.came {
-			p.sent, p.due = false, now
+		open = append(open, p)
+	}
+	for _, p := range open {
+		if p.came || came && part {
+			p.sent, p.due, p.vain = false, now, 0
 		}
 	}
 	e.pullDue(now, c)
@@ -114,11 +126,11 @@ func (e *engine) onPull(c *catalog.Catalog, from string, body []byte) error {
 		return errFrame
 	}
 	var batch []*catalog.Delta
-	size, total := 0, 0
-	for _, w := range wants {
+	size, total, end := 0, 0, endAll
+	for i, w := range wants {
 		for _, d := range c.Pull(w, pullBytes) {
 			if size > 0 && size+d.Size() > pushBytes {
-				e.send(from, appendDeltas(nil, frameData, false, batch), urgentData)
+				e.send(from, appendDeltas(nil, frameData, endNot, batch), urgentData)
 				batch, size = nil, 0
 			}
 			batch = append(batch, &d)
@@ -126,10 +138,13 @@ func (e *engine) onPull(c *catalog.Catalog, from string, body []byte) error {
 			total += d.Size()
 		}
 		if total >= pullBytes {
+			if i < len(wants)-1 {
+				end = endPart
+			}
 			break
 		}
 	}
-	e.send(from, appendDeltas(nil, frameData, true, batch), urgentData)
+	e.send(from, appendDeltas(nil, frameData, end, batch), urgentData)
 	return nil
 }
 
@@ -304,7 +319,7 @@ func (e *engine) holders(head catalog.Head) int {
 
 // note remembers what a member holds of the awaited origin.
 func (e *engine) note(from string, head catalog.Head) {
-	if e.awaiting > 0 && head.Origin == e.awaited.Origin {
+	if e.awaiting > 0 && head.Origin == e.awaited.Origin && e.knows(from) {
 		e.asked[from] = head
 	}
 }

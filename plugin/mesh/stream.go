@@ -16,6 +16,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -137,12 +138,20 @@ const (
 	frameHead = 5
 )
 
+// zippers are gzip writers at rest: a new one costs most of a megabyte.
+var zippers = sync.Pool{New: func() any {
+	w, _ := gzip.NewWriterLevel(io.Discard, gzip.BestSpeed) // a level that exists
+	return w
+}}
+
 // packFrame returns a frame as it travels.
 func packFrame(body []byte, compress bool) []byte {
 	if compress && len(body) > compressFrom {
 		var buf bytes.Buffer
 		buf.Write(make([]byte, frameHead))
-		w, _ := gzip.NewWriterLevel(&buf, gzip.BestSpeed)
+		w := zippers.Get().(*gzip.Writer)
+		defer zippers.Put(w)
+		w.Reset(&buf)
 		_, _ = w.Write(body)
 		if w.Close() == nil && buf.Len() < len(body) {
 			b := buf.Bytes()
