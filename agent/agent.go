@@ -19,6 +19,7 @@ import (
 	"github.com/fluid-sd/fluid/agent/raftnet"
 	"github.com/fluid-sd/fluid/agent/store"
 	"github.com/fluid-sd/fluid/plugin/feed"
+	"github.com/fluid-sd/fluid/plugin/mesh"
 	"github.com/fluid-sd/fluid/plugin/record"
 )
 
@@ -38,6 +39,7 @@ type Agent struct {
 	peers  *peers
 	view   *view
 	feed   *feed.Server
+	mesh   atomic.Pointer[mesh.Mesh] // nil until the cluster is known
 
 	joinErr       atomic.Pointer[string] // why joining has failed so far
 	raftAddr      string                 // that other servers are told
@@ -106,6 +108,9 @@ func (a *Agent) start(ctx context.Context) error {
 		return err
 	}
 	a.loop("roster", a.keepRoster)
+	if a.cfg.Gossip.Impl != string(mesh.InMemory) {
+		a.loop("mesh", a.runMesh)
+	}
 	if err := a.openHandler(); err != nil {
 		return err
 	}

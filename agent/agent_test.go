@@ -236,7 +236,6 @@ func TestStartRefuses(t *testing.T) {
 		{"same HTTP address", func(c *agent.Config) { c.HTTPBind = strings.TrimPrefix(running.HTTP(), "http://") }, nil, "http_bind", "in use"},
 		{"not an address of this host", func(c *agent.Config) { c.Raft.Bind, c.Insecure = "192.0.2.1:0", true }, nil, "", "raft_bind"},
 		{"no certificate", func(c *agent.Config) { c.TLSCertFile, c.TLSKeyFile = "/nonexistent.crt", "/nonexistent.key" }, nil, "tls_cert_file", "nonexistent"},
-		{"no mesh", func(c *agent.Config) { c.Gossip.Impl = "crdt" }, nil, "gossip_impl", "not built into this version"},
 		{"data directory is a file", func(c *agent.Config) { c.DataDir = write(t, "file", "x") }, nil, "", "data directory"},
 		{"socket path too long", func(c *agent.Config) { c.Socket = "/tmp/" + strings.Repeat("x", 120) }, nil, "", "FLUID_SOCKET"},
 	} {

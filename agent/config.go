@@ -181,12 +181,7 @@ func (c *Config) Validate() error {
 func (c *Config) validateGossip() []error {
 	var errs []error
 	switch c.Gossip.Impl {
-	case "inmemory":
-	case "memberlist", "crdt":
-		errs = append(errs, &ConfigError{
-			"gossip_impl", c.Gossip.Impl, "is not built into this version",
-			"use inmemory, which relays the whole catalog to the CoreDNS beside the agent",
-		})
+	case "inmemory", "memberlist", "crdt":
 	default:
 		errs = append(errs, &ConfigError{"gossip_impl", c.Gossip.Impl, "is not a choice", "use one of inmemory, memberlist, crdt"})
 	}

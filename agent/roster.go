@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fluid-sd/fluid/agent/api"
@@ -156,6 +157,16 @@ func (a *Agent) members() []api.Member {
 		out = append(out, api.Member{
 			Name: memberName(m), ID: m.ID, Role: "dns", State: state, Zone: a.cfg.Zone, Host: a.cfg.NodeName(), AppliedIndex: m.Applied.Index,
 		})
+	}
+	for _, m := range a.meshMembers() {
+		if strings.HasPrefix(m.ID, "agent-") { // listed as a server; here is its gossip address
+			m.ID = strings.TrimPrefix(m.ID, "agent-")
+			out = slices.DeleteFunc(out, func(o api.Member) bool { return o.ID == m.ID })
+		} else if here[m.ID] {
+			continue
+		}
+		here[m.ID] = true
+		out = append(out, m)
 	}
 	for m := range a.store.State().Members() {
 		if !here[m.ID] {

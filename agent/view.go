@@ -11,6 +11,7 @@ import (
 	"github.com/fluid-sd/fluid/agent/store"
 	"github.com/fluid-sd/fluid/plugin/catalog"
 	"github.com/fluid-sd/fluid/plugin/feed"
+	"github.com/fluid-sd/fluid/plugin/mesh"
 	"github.com/fluid-sd/fluid/plugin/record"
 )
 
@@ -21,8 +22,9 @@ type view struct {
 	store *store.Store
 	log   *slog.Logger
 
-	mu  sync.RWMutex // guards cat
-	cat *catalog.Catalog
+	mu   sync.RWMutex // guards what follows
+	cat  *catalog.Catalog
+	mesh mesh.Mesh // takes what is committed; nil without one
 
 	started time.Time
 }
@@ -51,11 +53,19 @@ func (v *view) catchUp() {
 	if v.position() == st.Position() {
 		return
 	}
+	if m, have, ok := v.take(st); ok && m != nil {
+		v.publish(m, have)
+	}
+}
+
+// take applies a state to the catalog, and returns the mesh to tell and where
+// the catalog was, or false if it is as far already.
+func (v *view) take(st store.State) (m mesh.Mesh, have record.Position, changed bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	have := v.cat.Position()
+	have = v.cat.Position()
 	if !have.Before(st.Position()) {
-		return
+		return nil, have, false
 	}
 	entries, ok := st.Since(have)
 	var err error
@@ -68,6 +78,7 @@ func (v *view) catchUp() {
 	if err != nil { // the position only rises, so this is a bug, not a state to recover
 		v.log.Error("the view of the agent does not follow the store", "position", st.Position().String(), "error", err)
 	}
+	return v.mesh, have, err == nil
 }
 
 func (v *view) position() record.Position {

@@ -1,0 +1,187 @@
+package agent
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/fluid-sd/fluid/agent/api"
+	"github.com/fluid-sd/fluid/plugin/catalog"
+	"github.com/fluid-sd/fluid/plugin/mesh"
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+// advance is how often time passes in the catalog: hold-downs and guards.
+const advance = time.Second
+
+// runMesh joins the mesh once the cluster is known, for members take committed
+// state only under its id, and stays in it until ctx ends. It closes without a
+// word: a restart is not a leave.
+func (a *Agent) runMesh(ctx context.Context) {
+	if !a.initialized(ctx) {
+		return
+	}
+	m, err := a.openMesh()
+	if err != nil {
+		a.fail("mesh", err)
+		return
+	}
+	defer func() {
+		a.view.attach(nil)
+		if err := m.Close(); err != nil {
+			a.log.Warn("mesh did not close", "error", err)
+		}
+	}()
+	a.mesh.Store(&m)
+	a.log.Info("in the mesh", "implementation", a.cfg.Gossip.Impl, "address", m.Self().Addr, "seeds", a.cfg.Gossip.Seeds)
+	a.view.attach(m)
+	if len(a.cfg.Gossip.Seeds) > 0 {
+		if _, err := m.Join(ctx, a.cfg.Gossip.Seeds); err != nil && ctx.Err() == nil {
+			a.log.Warn("no seed answers yet; it goes on trying", "error", err)
+		}
+	}
+	tick := time.NewTicker(advance)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			a.view.Update(func(c *catalog.Catalog) catalog.Changes {
+				c.Collect(now.UnixMilli())
+				return c.Advance(now.UnixMilli())
+			})
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// initialized waits until this server knows its cluster.
+func (a *Agent) initialized(ctx context.Context) bool {
+	for !a.store.State().Initialized() {
+		select {
+		case <-a.store.Changed(a.store.State().Position()):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// openMesh starts the member, on the first free port if its address was left
+// at the default.
+func (a *Agent) openMesh() (mesh.Mesh, error) {
+	g := a.cfg.Gossip
+	cfg := mesh.Config{
+		Impl: mesh.Impl(g.Impl), ID: "agent-" + a.store.ServerID(), Name: a.memberName(), Role: mesh.RoleAgent,
+		Zone: a.cfg.Zone, Replica: a.view, Cluster: a.store.State().ClusterID(),
+		Bind: g.Bind, Advertise: g.Advertise, Seeds: g.Seeds, Label: g.Label,
+		Compression: g.Compression, Insecure: a.cfg.Insecure, Logger: a.log.With("part", "mesh"),
+	}
+	for k := range strings.SplitSeq(g.KeyHex, ",") {
+		if key, err := hex.DecodeString(strings.TrimSpace(k)); err == nil && len(key) > 0 { // Validate checked it
+			cfg.Keys = append(cfg.Keys, key)
+		}
+	}
+	for _, s := range g.Allow {
+		if p, err := netip.ParsePrefix(s); err == nil {
+			cfg.Allow = append(cfg.Allow, p)
+		}
+	}
+	if g.Bind != "" || cfg.Impl == mesh.InMemory {
+		return a.newMesh(cfg)
+	}
+	host, port, err := net.SplitHostPort(DefaultGossipBind)
+	if err != nil {
+		return nil, err
+	}
+	first, err := strconv.Atoi(port)
+	if err != nil {
+		return nil, err
+	}
+	for i := range maxMoves {
+		cfg.Bind = net.JoinHostPort(host, strconv.Itoa(first+i))
+		m, err := a.newMesh(cfg)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err == nil && i > 0 {
+			a.log.Info("the default address is taken", "setting", "GOSSIP_BIND", "default", DefaultGossipBind, "using", cfg.Bind)
+		}
+		return m, err
+	}
+	return nil, &ConfigError{"gossip_bind", DefaultGossipBind, fmt.Sprintf("and the %d ports after it are in use", maxMoves-1), "choose an address"}
+}
+
+func (a *Agent) newMesh(cfg mesh.Config) (mesh.Mesh, error) {
+	m, err := mesh.New(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("gossip_bind (GOSSIP_BIND) %s: %w", cfg.Bind, err)
+	}
+	return m, nil
+}
+
+// memberName returns GOSSIP_NODE, else the node's name.
+func (a *Agent) memberName() string {
+	if a.cfg.Gossip.Node != "" {
+		return a.cfg.Gossip.Node
+	}
+	return a.cfg.NodeName()
+}
+
+// meshMembers lists what failure detection says, or nil without a mesh.
+func (a *Agent) meshMembers() []api.Member {
+	p := a.mesh.Load()
+	if p == nil || a.cfg.Gossip.Impl == string(mesh.InMemory) {
+		return nil
+	}
+	var out []api.Member
+	for _, m := range (*p).Members() {
+		out = append(out, api.Member{Name: m.Name, ID: m.ID, Addr: m.Addr, Role: m.Role.String(), State: m.State.String(), Zone: m.Zone})
+	}
+	return out
+}
+
+// attach makes committed state go out to the mesh as it is applied; nil ends
+// that. The mesh gets the state of now at once.
+func (v *view) attach(m mesh.Mesh) {
+	v.mu.Lock()
+	v.mesh = m
+	pos, hash := v.cat.Position(), v.cat.Hash()
+	v.mu.Unlock()
+	if m == nil {
+		return
+	}
+	if seal, ok := v.store.State().Seal(pos, hash); ok {
+		m.Commit(catalog.Batch{Prev: pos, Seal: seal})
+	}
+}
+
+// Update implements mesh.Replica.
+func (v *view) Update(f func(*catalog.Catalog) catalog.Changes) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	f(v.cat)
+}
+
+// publish hands what was committed after have to the mesh. It is called
+// without the lock.
+func (v *view) publish(m mesh.Mesh, have record.Position) {
+	v.mu.RLock()
+	pos, hash := v.cat.Position(), v.cat.Hash()
+	seal, ok := v.store.State().Seal(pos, hash)
+	var batches []catalog.Batch
+	if ok {
+		batches = v.cat.Batches(have, seal)
+	}
+	v.mu.RUnlock()
+	if len(batches) > 0 { // of a full state, members ask for the rest
+		m.Commit(batches[0])
+	}
+}
