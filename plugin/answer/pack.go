@@ -15,11 +15,11 @@ type packed struct {
 
 const packedSize = 4
 
-// pack returns the answer in one piece of memory if it is small and even, and
-// else as it is. The answer given is not used any more.
+// pack returns the answer in one piece of memory if nothing but few addresses is
+// in it, and else as it is. The answer given is not used any more.
 func (a *Answer) pack() *Answer {
 	n := len(a.Records)
-	if !a.even || n > packedSize {
+	if a.sets != nil || len(a.Extra) > 0 || n > packedSize {
 		return a
 	}
 	p := &packed{Answer: *a}

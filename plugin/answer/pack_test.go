@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"unsafe"
 
 	"github.com/miekg/dns"
 
@@ -110,6 +111,31 @@ func TestDrawEvenIsFair(t *testing.T) {
 				t.Errorf("limit %d: %s came %d times of %d", limit, order, n, draws)
 			}
 		}
+	}
+}
+
+// A packed answer is one piece of memory: its records lie in order, next to each
+// other.
+func TestPack(t *testing.T) {
+	tests := []struct {
+		name      string
+		weights   []uint16
+		addresses [][]string
+		packed    bool
+	}{
+		{"one instance", []uint16{1}, [][]string{{"10.0.0.1"}}, true},
+		{"one instance with two addresses", []uint16{1}, [][]string{{"10.0.0.2", "10.0.0.1"}}, true},
+		{"two equal", []uint16{2, 2}, [][]string{{"10.0.0.2"}, {"10.0.0.1"}}, true},
+		{"two unequal", []uint16{2, 1}, [][]string{{"10.0.0.2"}, {"10.0.0.1"}}, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			a := built(0, test.weights, test.addresses...)
+			first := uintptr(unsafe.Pointer(a.Records[0].(*dns.A)))
+			if got := first == uintptr(unsafe.Pointer(a))+unsafe.Offsetof(packed{}.rrs); got != test.packed {
+				t.Errorf("packed: got %t, want %t", got, test.packed)
+			}
+		})
 	}
 }
 
