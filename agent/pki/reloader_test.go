@@ -72,10 +72,14 @@ func TestMutualTLS(t *testing.T) {
 		"client cannot verify": {server.ServerConfig(proto), blind.ClientConfig(pki.Identity{ID: "id-1"}, proto), "bad certificate", "no authority is configured"},
 		"other protocol":       {server.ServerConfig(proto), client.ClientConfig(pki.Identity{ID: "id-1"}, "h2"), "unsupported application protocols", "no application protocol"},
 		"no protocol":          {server.ServerConfig(proto), client.ClientConfig(pki.Identity{ID: "id-1"}), "does not speak", "bad certificate"},
-		"no certificate": {server.ServerConfig(proto),
-			&tls.Config{InsecureSkipVerify: true, NextProtos: []string{proto}}, "didn't provide a certificate", "certificate required"},
-		"old TLS": {server.ServerConfig(proto),
-			&tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, NextProtos: []string{proto}}, "unsupported versions", "protocol version"},
+		"no certificate": {
+			server.ServerConfig(proto),
+			&tls.Config{InsecureSkipVerify: true, NextProtos: []string{proto}}, "didn't provide a certificate", "certificate required",
+		},
+		"old TLS": {
+			server.ServerConfig(proto),
+			&tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, NextProtos: []string{proto}}, "unsupported versions", "protocol version",
+		},
 		"HTTP asks nobody": {blind.ServerConfig("h2"), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}, "", ""},
 	}
 	for name, tt := range tests {
@@ -271,7 +275,7 @@ func TestRun(t *testing.T) {
 		done := make(chan struct{})
 		go func() { defer close(done); r.Run(ctx, time.Hour) }()
 		pass := func(d time.Duration) string {
-			time.Sleep(d) // of the bubble: no time passes
+			<-time.After(d) // of the bubble: no time passes
 			synctest.Wait()
 			return buf.take()
 		}

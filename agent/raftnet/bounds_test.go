@@ -108,7 +108,7 @@ func TestSilentPeers(t *testing.T) {
 				var clients sync.WaitGroup
 				clients.Go(func() {
 					for _, c := range []byte("FLUIDR\x01\x01\x00" + strings.Repeat("\x00", 256)) {
-						time.Sleep(100 * time.Millisecond) // of the bubble
+						<-time.After(100 * time.Millisecond) // of the bubble
 						if _, err := slow.Write([]byte{c}); err != nil {
 							return
 						}
@@ -123,7 +123,7 @@ func TestSilentPeers(t *testing.T) {
 				if _, err := silent.Read(make([]byte, 1)); err == nil {
 					t.Error("the listener speaks first")
 				}
-				time.Sleep(time.Millisecond)
+				<-time.After(time.Millisecond)
 				synctest.Wait()
 				if got := time.Since(began); got > raftnet.HandshakeTimeout+time.Second {
 					t.Errorf("closed after %s, want %s", got, raftnet.HandshakeTimeout)
@@ -170,7 +170,7 @@ func TestPendingIsBounded(t *testing.T) {
 		if got := l.Stats(); got.Pending != 0 || got.Open != 0 {
 			t.Errorf("after all have gone: %+v", got)
 		}
-		time.Sleep(time.Second) // of the bubble
+		<-time.After(time.Second) // of the bubble
 		c := p.connect("10.0.0.1:1")
 		c.Close()
 		synctest.Wait()

@@ -196,8 +196,10 @@ func TestAddressed(t *testing.T) {
 			if _, err := a.Dial(raft.ServerAddress(target.Addr().String()), patience); !errors.Is(err, raftnet.ErrUnknownServer) {
 				t.Errorf("dial of a bare address = %v, want ErrUnknownServer", err)
 			}
-			foreign := start(t, b, raftnet.Config{Self: pki.Identity{ID: "id-5", Name: "node5"}, TLS: tlsFor(pki.Identity{ID: "id-5"}),
-				Cluster: func() string { return "cluster-2" }})
+			foreign := start(t, b, raftnet.Config{
+				Self: pki.Identity{ID: "id-5", Name: "node5"}, TLS: tlsFor(pki.Identity{ID: "id-5"}),
+				Cluster: func() string { return "cluster-2" },
+			})
 			if _, err := dial(foreign, "id-2"); !errors.Is(err, raftnet.ErrOtherCluster) || !strings.Contains(err.Error(), "cluster-1") || !strings.Contains(err.Error(), "cluster-2") {
 				t.Errorf("dial from another cluster = %v, want ErrOtherCluster naming both", err)
 			}
@@ -206,8 +208,10 @@ func TestAddressed(t *testing.T) {
 			}
 			eventually(t, "2 connections are counted as refused", func() bool { return target.Stats().Refused == 2 })
 
-			fresh := start(t, b, raftnet.Config{Self: pki.Identity{ID: "id-6", Name: "node6"}, TLS: tlsFor(pki.Identity{Name: "node6"}),
-				Cluster: func() string { return "" }})
+			fresh := start(t, b, raftnet.Config{
+				Self: pki.Identity{ID: "id-6", Name: "node6"}, TLS: tlsFor(pki.Identity{Name: "node6"}),
+				Cluster: func() string { return "" },
+			})
 			echo(t, fresh)
 			if c, err := dial(a, "id-6"); err != nil || talk(c) != nil {
 				t.Errorf("a server without a cluster is not reached: %v", err)

@@ -126,7 +126,7 @@ func (a *agent) start(peer *agent) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command("ip", "netns", "exec", namespace(a.number), a.c.binary)
+	cmd := exec.CommandContext(context.Background(), "ip", "netns", "exec", namespace(a.number), a.c.binary)
 	cmd.Stdout, cmd.Stderr = log, log
 	cert, key, ca := a.c.file(a.name+".pem"), a.c.file(a.name+".key"), a.c.file("ca.pem")
 	cmd.Env = []string{

@@ -36,7 +36,7 @@ var faultsByName = map[string]fault{
 	"kill-other": {2, func(_ context.Context, c *cluster, p players) (string, func(context.Context) error, error) {
 		return kill(c, p.others[0])
 	}},
-	"kill-all": {1, func(_ context.Context, c *cluster, p players) (string, func(context.Context) error, error) {
+	"kill-all": {1, func(_ context.Context, c *cluster, _ players) (string, func(context.Context) error, error) {
 		return kill(c, c.agents...)
 	}},
 	"pause-leader": {1, func(_ context.Context, _ *cluster, p players) (string, func(context.Context) error, error) {
@@ -196,7 +196,7 @@ func breakThings(ctx context.Context, c *cluster, w *workload, o options, out io
 			return fmt.Errorf("after %s (%s): %w", name, what, err)
 		}
 		_, _ = fmt.Fprintf(out, "%6.1fs %-18s for %.1fs: %s; %s led; at most %.1fs without a write\n",
-			at.Seconds(), name, lasts.Seconds(), what, p.leader.name, w.gapSoFar().Seconds())
+			at.Seconds(), name, lasts.Seconds(), what, p.leader.name, w.endRound(name).Seconds())
 		if !pause(ctx, calm) {
 			return ctx.Err()
 		}

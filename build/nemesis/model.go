@@ -54,10 +54,10 @@ var registry = porcupine.Model{
 	Init: func() any { return state(0) },
 	Step: func(s, in, out any) (bool, any) {
 		was, op, saw := s.(state), in.(input), out.(output)
-		switch {
-		case op.kind == put:
+		switch op.kind {
+		case put:
 			return true, op.value
-		case op.kind == del:
+		case del:
 			return saw.unknown || saw.found == (was != 0), state(0)
 		}
 		return saw.found == (was != 0) && saw.value == was, was

@@ -22,7 +22,8 @@ const maxAgents = 7
 // nothing of this host is touched; of mounts, for the names of further network
 // namespaces; and of processes, so that the kernel ends all agents with it.
 func reenter(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	cmd := exec.Command("/proc/self/exe", args...)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.Env = append(os.Environ(), insideEnv+"=1")
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
@@ -35,8 +36,6 @@ func reenter(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		_, _ = fmt.Fprintln(stderr, "nemesis: cannot make namespaces, which takes root or user namespaces:", err)
 		return 1
 	}
-	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(os.Interrupt) })
-	defer stop()
 	err := cmd.Wait()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() > 0 {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"net"
@@ -43,13 +44,13 @@ type workload struct {
 	history  []porcupine.Operation
 	refused  int // certainly not done, or no answer to a read
 	unknown  int
-	gap      time.Duration // longest between two acknowledged writes, in this round
-	longest  time.Duration // the same, in all rounds
-	failures []string      // answers that no client should ever get
+	gap      time.Duration              // longest between two acknowledged writes, in this round
+	gaps     map[string][]time.Duration // the same, by fault
+	failures []string                   // answers that no client should ever get
 }
 
 func newWorkload(c *cluster, o options) *workload {
-	return &workload{c: c, clients: o.clients, seed: o.seed, began: time.Now()}
+	return &workload{c: c, clients: o.clients, seed: o.seed, began: time.Now(), gaps: map[string][]time.Duration{}}
 }
 
 func (w *workload) now() int64 { return int64(time.Since(w.began)) }
@@ -63,10 +64,12 @@ func (w *workload) nextRound() {
 	w.gap = 0
 }
 
-// gapSoFar returns the longest time between two acknowledged writes in this round.
-func (w *workload) gapSoFar() time.Duration {
+// endRound notes and returns the longest time between two acknowledged writes
+// in this round, which was that of a fault.
+func (w *workload) endRound(fault string) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.gaps[fault] = append(w.gaps[fault], w.gap)
 	return w.gap
 }
 
@@ -139,7 +142,7 @@ func (w *workload) record(client int, in input, out output, done bool, call int6
 		ret = math.MaxInt64
 	case in.kind != get:
 		gap := time.Duration(ret - w.acked.Swap(ret))
-		w.gap, w.longest = max(w.gap, gap), max(w.longest, gap)
+		w.gap = max(w.gap, gap)
 	}
 	w.history = append(w.history, porcupine.Operation{ClientId: client, Input: in, Call: call, Output: out, Return: ret})
 }
@@ -233,8 +236,13 @@ func (w *workload) report(out io.Writer) {
 		name := [...]string{get: "reads", put: "registrations", del: "deregistrations"}[op.Input.(input).kind]
 		counts[name]++
 	}
-	_, _ = fmt.Fprintf(out, "%d registrations, %d deregistrations, %d linearizable reads; %d of the writes with unknown outcome, %d operations refused; longest time without an acknowledged write %.1fs\n",
-		counts["registrations"], counts["deregistrations"], counts["reads"], w.unknown, w.refused, w.longest.Seconds())
+	_, _ = fmt.Fprintf(out, "%d registrations, %d deregistrations, %d linearizable reads; %d of the writes with unknown outcome, %d operations refused\n",
+		counts["registrations"], counts["deregistrations"], counts["reads"], w.unknown, w.refused)
+	for _, fault := range slices.Sorted(maps.Keys(w.gaps)) {
+		gaps := slices.Sorted(slices.Values(w.gaps[fault]))
+		_, _ = fmt.Fprintf(out, "%-18s %3d times; longest time without a write: median %.1fs, worst %.1fs\n",
+			fault, len(gaps), gaps[len(gaps)/2].Seconds(), gaps[len(gaps)-1].Seconds())
+	}
 }
 
 // check judges the history. A picture of a wrong one is left in dir.
