@@ -194,3 +194,32 @@ func (w *watcher) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+// A peer that is not there is named, a tool that is not there ends the run.
+func TestProvide(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	var shown strings.Builder
+	b := &bench{opts: options{peers: []string{"fluid", "nsd", "etcd", "etcd+cache"}}, out: &shown}
+	if _, err := b.provide(t.Context()); err == nil || !strings.Contains(err.Error(), "dnsperf") {
+		t.Errorf("without dnsperf: got %v", err)
+	}
+	for _, tool := range tools.programs {
+		if err := os.WriteFile(filepath.Join(os.Getenv("PATH"), tool), nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	absent, err := b.provide(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, a := range absent {
+		names = append(names, a.Peer)
+		if !strings.HasPrefix(a.Reason, "not installed: ") || !strings.Contains(a.Reason, "apt-get install") {
+			t.Errorf("%s: %s", a.Peer, a.Reason)
+		}
+	}
+	if want := []string{"etcd", "etcd+cache", "nsd"}; !slices.Equal(names, want) {
+		t.Errorf("got %q, want %q", names, want)
+	}
+}
