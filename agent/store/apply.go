@@ -223,7 +223,7 @@ func (r *registration) checkService(s *touched) error {
 
 func (r *registration) write() []item {
 	for _, s := range r.services {
-		if !s.exists {
+		if !s.exists && !r.t.dry {
 			rec := record.Service{Name: s.name, Class: record.ClassCritical}
 			r.t.put(record.ServiceKey(s.name), string(rec.Append(nil)), 0, 0)
 		}
@@ -234,7 +234,9 @@ func (r *registration) write() []item {
 			items[i] = item{index: w.old.Index}
 			continue
 		}
-		r.t.put(w.key, w.value, w.wasExpires, w.in.Expires)
+		if !r.t.dry {
+			r.t.put(w.key, w.value, w.wasExpires, w.in.Expires)
+		}
 		items[i] = item{created: !w.exists, changed: true, index: r.t.s.pos.Index}
 	}
 	return items

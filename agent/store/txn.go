@@ -29,6 +29,7 @@ const (
 type txn struct {
 	s     state // scalars; trees come from the fields below on commit
 	quota quota
+	dry   bool // tell what would change, without changing instances
 
 	entries  *iradix.Txn[record.Entry]
 	byIndex  *iradix.Txn[struct{}]

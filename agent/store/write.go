@@ -176,6 +176,7 @@ func (s *Store) write(ctx context.Context, c *command, out []Result) ([]Result, 
 func (s *Store) rehearse(c *command) (o outcome, idle bool) {
 	st := s.fsm.current.Load()
 	t := st.txn()
+	t.dry = true
 	t.begin(st.pos.Index, &logEntry{time: time.Now().UnixMilli(), maxInstances: s.cfg.MaxInstances, maxBytes: s.cfg.MaxBytes})
 	_, repeated := t.keys.Get([]byte(c.scopedKey()))
 	o = t.apply(c)
