@@ -75,7 +75,7 @@ func ReadSnapshotInfo(r io.Reader) (SnapshotInfo, error) {
 //
 // The snapshot travels through the log in pieces and is swapped in by the
 // command that comes last. (Raft's own Restore changes the leader first: if it
-// fails half-way, two histories exist.) Only the leader can.
+// fails half-way, two histories exist.)
 func (s *Store) Restore(ctx context.Context, m Meta, r io.Reader, least uint64) (record.Position, error) {
 	b, err := io.ReadAll(io.LimitReader(r, maxStaged+1))
 	if err != nil {
@@ -86,9 +86,6 @@ func (s *Store) Restore(ctx context.Context, m Meta, r io.Reader, least uint64) 
 	}
 	if _, err := readSnapshot(bytes.NewReader(b)); err != nil {
 		return record.Position{}, refuse(ErrInvalid, "snapshot: %v", err)
-	}
-	if !s.leading.Load() {
-		return record.Position{}, &NotLeaderError{Leader: s.Leader()}
 	}
 	meta := Meta{Principal: m.Principal, Remote: m.Remote}
 	id := newID()
@@ -110,7 +107,7 @@ func (s *Store) Restore(ctx context.Context, m Meta, r io.Reader, least uint64) 
 func (s *Store) step(ctx context.Context, c *command) (outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
 	defer cancel()
-	o, err := s.propose(ctx, c)
+	o, err := s.execute(ctx, c)
 	if err == nil {
 		err = o.err
 	}

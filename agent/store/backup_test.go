@@ -50,14 +50,18 @@ func TestRestoreIntoTheSameCluster(t *testing.T) {
 			t.Fatalf("the snapshot has %d bytes: one piece only", len(snap))
 		}
 		register(t, l, instance("later", "10.0.0.2"))
-		pos, err := l.Restore(t.Context(), Meta{}, bytes.NewReader(snap), 0)
+		other := c.node("n2")
+		if other == l {
+			other = c.node("n3")
+		}
+		pos, err := other.Restore(t.Context(), Meta{}, bytes.NewReader(snap), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
+		c.settle(3)
 		if pos.Generation != before.Position().Generation+1 || pos != l.State().Position() {
 			t.Errorf("restored to %s, state at %s", pos, l.State().Position())
 		}
-		c.settle(3)
 		for _, s := range c.live() {
 			st := s.State()
 			if st.Instances() != 1500 || st.ClusterID() != before.ClusterID() || st.Hash() != l.State().Hash() {
