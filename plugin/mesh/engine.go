@@ -28,9 +28,9 @@ const (
 	fanout     = 4  // peers that a push goes to
 	activeView = 24 // peers that pushes are chosen from
 	pullBytes  = 1 << 20
-	maxPulls   = 16_384 // origins that are pulled at once, whoever says that they exist
-	fetchAhead = 4      // parts of a full state under way
-	maxServing = 4      // full states served at once
+	maxPulls   = 4096 // origins that are pulled at once, whoever says that they exist
+	fetchAhead = 4    // parts of a full state under way
+	maxServing = 4    // full states served at once
 	maxFresh   = 4 << 20
 )
 
