@@ -14,6 +14,17 @@ func (e *engine) position(c *catalog.Catalog) record.Position {
 	return e.seal.Position
 }
 
+// setCluster begins to take committed state of a cluster, or ends to.
+func (e *engine) setCluster(now int64, id string) {
+	if e.cluster == id {
+		return
+	}
+	e.cluster, e.seal, e.asm, e.fetch = id, catalog.Seal{}, assembly{}, fetching{}
+	if len(e.peers) > 0 {
+		e.nextDigest = now // who has it says so
+	}
+}
+
 // commit passes on committed state that the own catalog holds.
 func (e *engine) commit(b *catalog.Batch) {
 	if e.cluster == "" || CheckSeal(e.cluster, &b.Seal) != nil {

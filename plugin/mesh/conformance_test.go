@@ -62,6 +62,7 @@ func suite(t *testing.T, run func(t *testing.T, f func(t *testing.T)), newWorld 
 		{"leave", testLeave},
 		{"committed", testCommitted},
 		{"forged seal", testForgedSeal},
+		{"cluster learned late", testLateCluster},
 		{"labels", testLabels},
 		{"clone", testClone},
 		{"confirm", testConfirm},
@@ -379,6 +380,20 @@ func testForgedSeal(t *testing.T, w world) {
 			t.Errorf("%s answers %v from a state nobody sealed", n.id, got)
 		}
 	}
+}
+
+// testLateCluster takes committed state only from when the cluster is known.
+func testLateCluster(t *testing.T, w world) {
+	a := start(t, w, "agent-a", mesh.RoleAgent, nil)
+	b := start(t, w, "dns-1", mesh.RoleDNS, func(c *mesh.Config) { c.Cluster = "" }, a)
+	a.commitState(t, pos(0), pos(1), committed(1, "shop", "a"))
+	a.register(t, "web", "a")
+	wantAnswers(t, w, "web", []string{"a"}, b)
+	if got := b.answers("shop"); got != nil {
+		t.Errorf("answers %v of a cluster it does not know", got)
+	}
+	b.SetCluster(clusterID())
+	wantAnswers(t, w, "shop", []string{"a"}, b)
 }
 
 func testLabels(t *testing.T, w world) {

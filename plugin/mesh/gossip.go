@@ -419,6 +419,11 @@ func (g *gossip) Commit(b catalog.Batch) {
 	}
 }
 
+// SetCluster implements Mesh.
+func (g *gossip) SetCluster(id string) {
+	g.do(func(now int64, _ *catalog.Catalog) { g.eng.setCluster(now, id) })
+}
+
 func (g *gossip) isClosed() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

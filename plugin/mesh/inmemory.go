@@ -26,12 +26,13 @@ type member struct {
 	cfg Config
 	hub *Hub
 
-	mu    sync.Mutex // guards what is below; taken inside hub.mu
-	known map[string]Member
-	seal  catalog.Seal
-	keys  [][]byte
-	stats Stats
-	gone  bool
+	mu      sync.Mutex // guards what is below; taken inside hub.mu
+	known   map[string]Member
+	seal    catalog.Seal
+	cluster string
+	keys    [][]byte
+	stats   Stats
+	gone    bool
 }
 
 var _ Mesh = (*member)(nil)
@@ -41,7 +42,7 @@ func newMember(cfg Config) (Mesh, error) {
 	if hub == nil {
 		hub = &processHub
 	}
-	m := &member{cfg: cfg, hub: hub, known: map[string]Member{}, keys: cfg.Keys, stats: Stats{Dropped: map[string]uint64{}}}
+	m := &member{cfg: cfg, hub: hub, known: map[string]Member{}, keys: cfg.Keys, cluster: cfg.Cluster, stats: Stats{Dropped: map[string]uint64{}}}
 	hub.mu.Lock()
 	defer hub.mu.Unlock()
 	if hub.members == nil {
@@ -216,7 +217,10 @@ func (m *member) merge(d *catalog.Delta) {
 
 // commit applies batches of committed state.
 func (m *member) commit(batches []catalog.Batch) {
-	if m.cfg.Cluster == "" {
+	m.mu.Lock()
+	cluster := m.cluster
+	m.mu.Unlock()
+	if cluster == "" {
 		return
 	}
 	var asm assembly
@@ -226,9 +230,9 @@ func (m *member) commit(batches []catalog.Batch) {
 		var err error
 		m.cfg.Replica.Update(func(c *catalog.Catalog) (ch catalog.Changes) {
 			if b.Full {
-				ch, done, err = asm.add(c, m.cfg.Cluster, b)
+				ch, done, err = asm.add(c, cluster, b)
 			} else {
-				ch, done, err = applyBatch(c, m.cfg.Cluster, b)
+				ch, done, err = applyBatch(c, cluster, b)
 			}
 			return ch
 		})
@@ -304,6 +308,18 @@ func (m *member) each(f func(*member), size int) {
 	for _, o := range m.hub.others(m) {
 		f(o)
 		m.count(func(s *Stats) { s.FramesOut++; s.BytesOut += uint64(size) })
+	}
+}
+
+// SetCluster implements Mesh.
+func (m *member) SetCluster(id string) {
+	m.hub.mu.Lock()
+	defer m.hub.mu.Unlock()
+	m.mu.Lock()
+	m.cluster = id
+	m.mu.Unlock()
+	for _, o := range m.hub.others(m) {
+		m.pull(o)
 	}
 }
 

@@ -9,7 +9,12 @@ import (
 	"github.com/fluid-sd/fluid/plugin/mesh"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// memberlist does not wait for its probes at Shutdown; they end by themselves.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"),
+		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).triggerFunc"))
+}
 
 type hubWorld struct{ hub mesh.Hub }
 

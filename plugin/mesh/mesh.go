@@ -162,6 +162,10 @@ type Mesh interface {
 	// Commit passes on committed state that the caller's catalog holds
 	// already. It does not block.
 	Commit(b catalog.Batch)
+	// SetCluster sets the id of the cluster whose committed state is taken and
+	// passed on, for a member that learns it after its start. See
+	// Config.Cluster.
+	SetCluster(id string)
 	// Confirm blocks until at least k other members are known to hold what the
 	// head says, or ctx is done. It returns how many do.
 	Confirm(ctx context.Context, head catalog.Head, k int) (int, error)
@@ -191,8 +195,8 @@ type Stats struct {
 	LastFrame           time.Time         // when the last frame came; zero: none did
 }
 
-// New starts a member. It returns an error that names the field for a
-// configuration that cannot work.
+// New starts a member. It calls Replica.Update before it returns. It returns an
+// error that names the field for a configuration that cannot work.
 func New(cfg Config) (Mesh, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
