@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -113,4 +114,56 @@ func inParallel(b *testing.B, writers int, f func() error) {
 	}
 	wg.Wait()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "commands/s")
+}
+
+// BenchmarkSnapshot writes and reads a state of a million instances, and
+// prints times and sizes.
+func BenchmarkSnapshot(b *testing.B) {
+	const n = 1_000_000
+	m := newMachine()
+	for i := 0; i < n; i += 1000 {
+		c := command{op: opRegister}
+		for j := i; j < i+1000; j++ {
+			in := instance(fmt.Sprintf("s%d", j/100), "10.0.0.1")
+			in.ID, in.Node, in.Port, in.Zone = fmt.Sprintf("i%d", j), fmt.Sprintf("host%d", j%2000), uint16(1+j%60000), "z1"
+			in.Tags = []string{"blue", "v2"}
+			c.values = append(c.values, encoded(in))
+		}
+		if o := m.do(c); o.err != nil {
+			b.Fatal(o.err)
+		}
+	}
+	s := m.f.current.Load()
+	runtime.GC()
+	var ms runtime.MemStats
+	runtime.ReadMemStats(&ms)
+	heap := ms.HeapAlloc
+	b.ResetTimer()
+	for b.Loop() {
+		f, err := os.Create(filepath.Join(b.TempDir(), "snapshot"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		start := time.Now()
+		if err := (State{s}).WriteSnapshot(f); err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(time.Since(start).Seconds(), "write-s")
+		size, err := f.Seek(0, 1)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := f.Seek(0, 0); err != nil {
+			b.Fatal(err)
+		}
+		start = time.Now()
+		again, err := readSnapshot(f)
+		if err != nil || again.hash != s.hash {
+			b.Fatal(err)
+		}
+		b.ReportMetric(time.Since(start).Seconds(), "read-s")
+		b.ReportMetric(float64(size)/(1<<20), "MiB")
+		b.ReportMetric(float64(heap)/(1<<20), "heap-MiB")
+		_ = f.Close()
+	}
 }

@@ -186,5 +186,4 @@ func (s *Store) startRaft() error {
 	return nil
 }
 
-// position is a shorthand for tests and logs.
 func (s *Store) position() record.Position { return s.fsm.state().Position() }

@@ -149,9 +149,10 @@ func (sw *snapshotWriter) flush() {
 type snapshotReader struct {
 	t     *txn
 	count uint64
-	hash  uint64
 	floor uint64
 	done  bool
+	// instances counts those of each service until its own record comes.
+	instances map[string]int
 }
 
 // readSnapshot reads what writeSnapshot wrote, and checks all of it.
@@ -171,7 +172,7 @@ func readSnapshot(r io.Reader) (*state, error) {
 		return nil, err
 	}
 	defer dec.Close()
-	sr := &snapshotReader{t: newState().txn()}
+	sr := &snapshotReader{t: newState().txn(), instances: map[string]int{}}
 	for n := 0; ; n++ {
 		plain, err := readFrame(r, dec)
 		if err == io.EOF {
@@ -264,9 +265,8 @@ func (sr *snapshotReader) record(kind byte, body string) error {
 		t.tombs.Insert(numbered(p.num[2], p.str[1]), struct{}{})
 		t.tombOf.Insert([]byte(p.str[1]), p.num[2])
 	case snapService:
-		stat, _ := t.services.Get([]byte(p.str[1]))
-		stat.index = p.num[2]
-		t.services.Insert([]byte(p.str[1]), stat)
+		t.services.Insert([]byte(p.str[1]), serviceStat{index: p.num[2], instances: sr.instances[p.str[1]]})
+		delete(sr.instances, p.str[1])
 	case snapKey:
 		t.keys.Insert([]byte(p.str[1]), usedKey{time: int64(p.num[2]), digest: p.str[3], reply: p.str[4]})
 		t.keyAges.Insert(numbered(p.num[2], p.str[1]), struct{}{})
@@ -306,13 +306,14 @@ func (sr *snapshotReader) entry(e record.Entry) {
 	t.s.bytes += int64(len(e.Key) + len(e.Value))
 	if e.Key.Kind() == record.KindInstance {
 		t.s.instances++
-		stat, _ := t.services.Get([]byte(e.Key.Service()))
-		stat.instances++
-		t.services.Insert([]byte(e.Key.Service()), stat)
+		sr.instances[e.Key.Service()]++
 	}
 }
 
 func (sr *snapshotReader) finish() (*state, error) {
+	if len(sr.instances) > 0 {
+		return nil, fmt.Errorf("%w: instances of %d services without a record", errSnapshot, len(sr.instances))
+	}
 	if !sr.done {
 		return nil, fmt.Errorf("%w: it ends early", errSnapshot)
 	}

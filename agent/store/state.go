@@ -95,14 +95,25 @@ func (st State) ClusterID() string { return st.s.cluster.id }
 // milliseconds since the Unix epoch.
 func (st State) Time() int64 { return st.s.now }
 
-// Len returns the number of live entries; Instances and Bytes what the quotas
-// count: live instances, and the bytes of live keys and values.
-func (st State) Len() int          { return st.s.entries.Len() }
-func (st State) Instances() int    { return st.s.instances }
-func (st State) Bytes() int64      { return st.s.bytes }
-func (st State) Tombstones() int   { return st.s.tombs.Len() }
-func (st State) Keys() int         { return st.s.keys.Len() }
-func (st State) Floor() uint64     { return st.s.floor }
+// Len returns the number of live entries.
+func (st State) Len() int { return st.s.entries.Len() }
+
+// Instances returns the number of live instances, which the quota counts.
+func (st State) Instances() int { return st.s.instances }
+
+// Bytes returns the bytes of live keys and values, which the quota counts.
+func (st State) Bytes() int64 { return st.s.bytes }
+
+// Tombstones returns how many removals Since can tell.
+func (st State) Tombstones() int { return st.s.tombs.Len() }
+
+// Keys returns how many idempotency keys are remembered.
+func (st State) Keys() int { return st.s.keys.Len() }
+
+// Floor returns the lowest index that Since takes.
+func (st State) Floor() uint64 { return st.s.floor }
+
+// Initialized reports whether the cluster is made.
 func (st State) Initialized() bool { return st.s.cluster.id != "" }
 
 // Entries yields the live entries in key order.
