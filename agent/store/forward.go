@@ -66,6 +66,9 @@ func (s *Store) pause(ctx context.Context) bool {
 }
 
 func (s *Store) executeOnce(ctx context.Context, c *command) (outcome, error) {
+	if err := s.fsm.failed(); err != nil {
+		return outcome{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
 	if s.leading.Load() {
 		return s.executeHere(ctx, c)
 	}

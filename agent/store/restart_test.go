@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -131,4 +132,24 @@ func TestRestartOfRaftKeepsTheState(t *testing.T) {
 	if err := s.node().Snapshot().Error(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestStoppedLeaderDoesNotLead: a server whose state machine stopped must not
+// keep the cluster from working.
+func TestStoppedLeaderDoesNotLead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, "n1", "n2", "n3")
+		old := c.settle(3)
+		register(t, old, instance("a", "10.0.0.1"))
+		_ = old.fsm.fail(errors.New("test"))
+		<-old.Stopped()
+		c.until("another leader", func() bool { l := c.leader(); return l != nil && l != old })
+		register(t, c.leader(), instance("a", "10.0.0.2"))
+		if _, err := old.Register(t.Context(), Meta{}, []record.Instance{instance("a", "10.0.0.3")}); !errors.Is(err, ErrUnavailable) || !errors.Is(err, ErrStopped) {
+			t.Errorf("write at the stopped server: %v", err)
+		}
+		if old.State().Instances() != 1 || !errors.Is(old.Err(), ErrStopped) {
+			t.Errorf("%d instances, error %v", old.State().Instances(), old.Err())
+		}
+	})
 }

@@ -73,6 +73,7 @@ func newStore(cfg Config, d *disk, p *peers) *Store {
 	s.fsm.stop = func(err error) {
 		s.log.Error("state machine stopped; the state stays readable, writes are refused", "error", err)
 		close(s.stopped)
+		go s.halt() // not on Raft's goroutine, which it waits for
 	}
 	return s
 }
@@ -106,6 +107,16 @@ func (s *Store) close(handOver bool) error {
 		s.closeErr = errors.Join(err, s.peers.shut(), s.disk.close(), s.closeAudit())
 	})
 	return s.closeErr
+}
+
+// halt stops Raft, so that a server that does not apply does not lead either.
+func (s *Store) halt() {
+	s.restartMu.Lock()
+	defer s.restartMu.Unlock()
+	s.gate.shut()
+	if err := s.node().Shutdown().Error(); err != nil {
+		s.log.Error("could not stop raft", "error", err)
+	}
 }
 
 func (s *Store) closeAudit() error {
