@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,6 +12,9 @@ import (
 
 // certificates are those of the agent's interfaces; nil where none is configured.
 type certificates struct{ http, raft *pki.Reloader }
+
+// soon is the time left at which an operator should act.
+const soon = 30 * 24 * time.Hour
 
 // openCertificates reads the configured files, which are followed from then on.
 func (a *Agent) openCertificates() error {
@@ -51,10 +53,13 @@ func (c certificates) each(f func(use string, r *pki.Reloader)) {
 // checks says what an operator should know of certificates.
 func (c certificates) checks(into map[string]string) {
 	c.each(func(use string, r *pki.Reloader) {
-		text := fmt.Sprintf("expires %s", r.NotAfter().UTC().Format(time.RFC3339))
+		text := "expires"
 		if left := r.Left(); left <= 0 {
-			text = fmt.Sprintf("EXPIRED at %s", r.NotAfter().UTC().Format(time.RFC3339))
+			text = "EXPIRED at"
+		} else if left < soon {
+			text = "expires SOON, at"
 		}
+		text += " " + r.NotAfter().UTC().Format(time.RFC3339)
 		if err := r.Err(); err != nil {
 			text += "; new files cannot be used: " + err.Error()
 		}

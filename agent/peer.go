@@ -3,16 +3,15 @@ package agent
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/fluid-sd/fluid/agent/api"
+	"github.com/fluid-sd/fluid/agent/pki"
 	"github.com/fluid-sd/fluid/agent/store"
 )
 
@@ -33,15 +32,11 @@ func newPeers(cfg *Config) (*peers, error) {
 		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true,
 	}
 	if ca := cfg.TLSCAFile; ca != "" {
-		pem, err := os.ReadFile(ca)
+		dial, err := pki.DialTLS(ca)
 		if err != nil {
-			return nil, &ConfigError{"tls_ca_file", ca, "cannot be read: " + err.Error(), "give a PEM file"}
+			return nil, &ConfigError{"tls_ca_file", ca, "cannot be used: " + err.Error(), "give a PEM file"}
 		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, &ConfigError{"tls_ca_file", ca, "holds no certificate", "give a PEM file"}
-		}
-		tr.TLSClientConfig.RootCAs = pool
+		tr.DialTLSContext = dial
 	}
 	p := &peers{secret: cfg.Raft.JoinSecret, http: &http.Client{Transport: tr}, clients: map[string]*api.Client{}}
 	if p.secret == "" {

@@ -224,12 +224,16 @@ func (c *cluster) form(ctx context.Context) error {
 
 // await waits until ok returns nil.
 func (c *cluster) await(ctx context.Context, what string, ok func(context.Context) error) error {
+	asked := ctx
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
 		err := ok(ctx)
 		if err == nil {
 			return nil
+		}
+		if asked.Err() != nil {
+			return asked.Err()
 		}
 		for _, a := range c.agents {
 			if a.died() {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -102,6 +104,7 @@ func (c *ctl) examineServers(ctx context.Context, here api.Raft) []finding {
 		}
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 		there, err := cl.Raft(ctx)
+		ready, _ := cl.Ready(ctx) // an error shows in err too
 		cancel()
 		switch {
 		case err != nil:
@@ -113,6 +116,26 @@ func (c *ctl) examineServers(ctx context.Context, here api.Raft) []finding {
 		default:
 			out = append(out, finding{check, "ok", fmt.Sprintf("%s, applied %d:%d", there.State, there.Generation, there.AppliedIndex)})
 		}
+		out = append(out, certificates(check, ready.Checks)...)
+	}
+	return out
+}
+
+// certificates picks what a server says of its certificates.
+func certificates(server string, checks map[string]string) []finding {
+	var out []finding
+	for _, name := range slices.Sorted(maps.Keys(checks)) {
+		if !strings.HasSuffix(name, " certificate") {
+			continue
+		}
+		state, text := "ok", checks[name]
+		switch {
+		case strings.Contains(text, "EXPIRED"):
+			state = "problem"
+		case strings.Contains(text, "SOON"), strings.Contains(text, "cannot be used"):
+			state = "warning"
+		}
+		out = append(out, finding{server + ": " + name, state, text})
 	}
 	return out
 }

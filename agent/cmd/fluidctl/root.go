@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fluid-sd/fluid/agent/api"
+	"github.com/fluid-sd/fluid/agent/pki"
 	"github.com/fluid-sd/fluid/agent/store"
 )
 
@@ -25,8 +27,8 @@ type ctl struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 
-	addr, tokenFile, output string
-	timeout                 time.Duration
+	addr, tokenFile, caFile, output string
+	timeout                         time.Duration
 }
 
 func newRoot(c *ctl) *cobra.Command {
@@ -72,6 +74,7 @@ A target is SERVICE, SERVICE/ID, service:NAME or node:NAME.
 	fs := root.PersistentFlags()
 	fs.StringVar(&c.addr, "addr", envOr("FLUID_ADDR", defaultAddr), "agent: http://HOST:PORT, https://HOST:PORT or unix:PATH (FLUID_ADDR)")
 	fs.StringVar(&c.tokenFile, "token-file", os.Getenv("FLUID_TOKEN_FILE"), "file with the operator token (FLUID_TOKEN_FILE)")
+	fs.StringVar(&c.caFile, "ca-file", os.Getenv("FLUID_TLS_CA_FILE"), "authorities of agents' certificates, PEM (FLUID_TLS_CA_FILE; default: those of the system)")
 	fs.StringVarP(&c.output, "output", "o", "table", "table, json or yaml")
 	fs.DurationVar(&c.timeout, "timeout", 10*time.Second, "how long to try")
 	root.SetOut(c.stdout)
@@ -132,7 +135,15 @@ func (c *ctl) clientOf(addr string) (*api.Client, error) {
 		}
 		token = strings.TrimSpace(string(b))
 	}
-	cl, err := api.NewClient(addr, token, nil)
+	var hc *http.Client
+	if c.caFile != "" {
+		dial, err := pki.DialTLS(c.caFile)
+		if err != nil {
+			return nil, fmt.Errorf("authorities: %w", err)
+		}
+		hc = &http.Client{Transport: &http.Transport{DialTLSContext: dial, ForceAttemptHTTP2: true}}
+	}
+	cl, err := api.NewClient(addr, token, hc)
 	if err != nil {
 		return nil, &exitError{exitUsage, err}
 	}
