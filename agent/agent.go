@@ -39,6 +39,7 @@ type Agent struct {
 	peers  *peers
 	view   *view
 	feed   *feed.Server
+	origin *origin
 	mesh   atomic.Pointer[mesh.Mesh] // nil until the cluster is known
 
 	joinErr       atomic.Pointer[string] // why joining has failed so far
@@ -108,6 +109,11 @@ func (a *Agent) start(ctx context.Context) error {
 		return err
 	}
 	a.loop("roster", a.keepRoster)
+	if a.origin, err = openOrigin(dir, a.view, time.Now()); err != nil {
+		return err
+	}
+	a.undo.push("origin", func(context.Context) error { return a.origin.close() })
+	a.loop("origin", a.tend)
 	if a.cfg.Gossip.Impl != string(mesh.InMemory) {
 		a.loop("mesh", a.runMesh)
 	}
@@ -150,7 +156,7 @@ func (a *Agent) listenSockets() (feedL, adminL net.Listener, err error) {
 
 func (a *Agent) serveFeed(l net.Listener) error {
 	f, err := feed.NewServer(feed.ServerConfig{
-		Source: source{a.store, a.view}, Implementation: a.cfg.Gossip.Impl, Version: record.Version,
+		Source: source{a.store, a.view}, Relay: a.view, Implementation: a.cfg.Gossip.Impl, Version: record.Version,
 		Logger: a.log.With("part", "feed"),
 	})
 	if err != nil {
@@ -217,7 +223,7 @@ func (a *Agent) openHandler() error {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	a.http = api.New(api.Config{
-		Writer: a.store, View: a.view, Cluster: a.store, State: a.store.State, Raft: a.raft, Ready: a.ready,
+		Writer: a.store, View: a.view, Cluster: a.store, Ephemeral: a, State: a.store.State, Raft: a.raft, Ready: a.ready,
 		Everywhere: a.everywhere, Local: a.local, Members: a.members, JoinSecret: a.cfg.Raft.JoinSecret, Stopping: a.stopping,
 		Metrics: reg, Gatherer: prometheus.Gatherers{reg, shared},
 		Node: a.cfg.NodeName(), Version: record.Version, Token: a.cfg.Token, Log: a.log, Now: time.Now,

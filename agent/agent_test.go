@@ -51,6 +51,8 @@ func start(t *testing.T, cfg agent.Config) *agent.Agent {
 	return a
 }
 
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
 func stop(t *testing.T, a *agent.Agent) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

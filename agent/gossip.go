@@ -5,8 +5,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/fluid-sd/fluid/agent/api"
 	"github.com/fluid-sd/fluid/plugin/catalog"
+	"github.com/fluid-sd/fluid/plugin/feed"
 	"github.com/fluid-sd/fluid/plugin/mesh"
 	"github.com/fluid-sd/fluid/plugin/record"
 )
@@ -47,19 +50,7 @@ func (a *Agent) runMesh(ctx context.Context) {
 			a.log.Warn("no seed answers yet; it goes on trying", "error", err)
 		}
 	}
-	tick := time.NewTicker(advance)
-	defer tick.Stop()
-	for {
-		select {
-		case now := <-tick.C:
-			a.view.Update(func(c *catalog.Catalog) catalog.Changes {
-				c.Collect(now.UnixMilli())
-				return c.Advance(now.UnixMilli())
-			})
-		case <-ctx.Done():
-			return
-		}
-	}
+	<-ctx.Done()
 }
 
 // initialized waits until this server knows its cluster.
@@ -79,7 +70,7 @@ func (a *Agent) initialized(ctx context.Context) bool {
 func (a *Agent) openMesh() (mesh.Mesh, error) {
 	g := a.cfg.Gossip
 	cfg := mesh.Config{
-		Impl: mesh.Impl(g.Impl), ID: "agent-" + a.store.ServerID(), Name: a.memberName(), Role: mesh.RoleAgent,
+		Impl: mesh.Impl(g.Impl), ID: a.meshID(), Name: a.memberName(), Role: mesh.RoleAgent,
 		Zone: a.cfg.Zone, Replica: a.view, Cluster: a.store.State().ClusterID(),
 		Bind: g.Bind, Advertise: g.Advertise, Seeds: g.Seeds, Label: g.Label,
 		Compression: g.Compression, Insecure: a.cfg.Insecure, Logger: a.log.With("part", "mesh"),
@@ -167,8 +158,83 @@ func (v *view) attach(m mesh.Mesh) {
 func (v *view) Update(f func(*catalog.Catalog) catalog.Changes) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	f(v.cat)
+	if !f(v.cat).Empty() {
+		v.changed()
+	}
 }
+
+// commitOwn makes an item of the own origin visible here and in the mesh, and
+// returns it with its sequence number.
+func (v *view) commitOwn(now int64, ow *catalog.Owner, it catalog.Item) catalog.Item {
+	v.mu.Lock()
+	d, _ := ow.Commit(now, it)
+	m := v.mesh
+	v.changed()
+	v.mu.Unlock()
+	if m != nil {
+		m.Publish(d)
+	}
+	for _, published := range d.Items {
+		if published.Key == it.Key {
+			return published
+		}
+	}
+	return it
+}
+
+// changed wakes who waits for gossip. It is called with mu held.
+func (v *view) changed() {
+	v.version++
+	close(v.gossip)
+	v.gossip = make(chan struct{})
+}
+
+var _ feed.Relay = (*view)(nil)
+
+// maxPull is more than all of an origin's records can be.
+const maxPull = 1 << 30
+
+// Since implements feed.Relay for DNS servers that do not gossip themselves.
+func (v *view) Since(have feed.Vector) (iter.Seq[[]byte], feed.Vector, uint64) {
+	known := map[record.OriginID]feed.Watermark{}
+	for _, w := range have {
+		known[w.Origin] = w
+	}
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	var frames [][]byte
+	var now feed.Vector
+	for _, h := range v.cat.Heads() {
+		now = append(now, feed.Watermark{Origin: h.Origin, Epoch: h.Epoch, Seq: h.Watermark})
+		want := catalog.Want{Origin: h.Origin}
+		if w, ok := known[h.Origin]; ok && w.Epoch == h.Epoch {
+			if w.Seq >= h.Watermark {
+				continue
+			}
+			want.Epoch, want.Nonce, want.From = h.Epoch, h.Nonce, w.Seq
+		}
+		for _, d := range v.cat.Pull(want, maxPull) {
+			frames = append(frames, d.Append(nil))
+		}
+	}
+	return slices.Values(frames), now, v.version
+}
+
+// Changed implements feed.Relay.
+func (v *view) Changed(version uint64) <-chan struct{} {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if v.version != version {
+		return closed
+	}
+	return v.gossip
+}
+
+var closed = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
 // publish hands what was committed after have to the mesh. It is called
 // without the lock.

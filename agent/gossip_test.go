@@ -46,17 +46,7 @@ func TestMesh(t *testing.T) {
 			leading(t, c)
 			register(t, c, "before", "10.0.0.1")
 
-			gossipAddr := ""
-			eventually(t, "the agent in the mesh", func() bool {
-				list, err := c.Members(t.Context())
-				for _, m := range list {
-					if m.Role == "agent" {
-						gossipAddr = m.Addr
-					}
-				}
-				r, rerr := c.Raft(t.Context())
-				return err == nil && rerr == nil && len(r.Servers) == 1 && gossipAddr != "" && gossipAddr != r.Servers[0].Addr
-			})
+			gossipAddr := gossipAddress(t, c)
 			r, err := c.Raft(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -105,16 +95,7 @@ func TestMeshOfServers(t *testing.T) {
 	a1 := start(t, cfg)
 	c1 := client(t, a1, "")
 	leading(t, c1)
-	seed := ""
-	eventually(t, "the first in the mesh", func() bool {
-		r, err := c1.Raft(t.Context())
-		list, merr := c1.Members(t.Context())
-		if err != nil || merr != nil || len(list) != 1 || len(r.Servers) != 1 || list[0].Addr == r.Servers[0].Addr {
-			return false
-		}
-		seed = list[0].Addr
-		return true
-	})
+	seed := gossipAddress(t, c1)
 	_, c2 := joined(t, "node2", a1.HTTP(), func(c *agent.Config) {
 		c.Gossip.Impl, c.Gossip.Bind, c.Gossip.Seeds = "crdt", "127.0.0.1:0", []string{seed}
 	})
@@ -128,4 +109,19 @@ func TestMeshOfServers(t *testing.T) {
 		return true
 	})
 	register(t, c2, "web", "10.0.0.1")
+}
+
+// gossipAddress waits until the only agent is in the mesh and returns where.
+func gossipAddress(t *testing.T, c *api.Client) (addr string) {
+	t.Helper()
+	eventually(t, "the agent in the mesh", func() bool {
+		r, err := c.Raft(t.Context())
+		list, merr := c.Members(t.Context())
+		if err != nil || merr != nil || len(list) != 1 || len(r.Servers) != 1 {
+			return false
+		}
+		addr = list[0].Addr
+		return addr != r.Servers[0].Addr
+	})
+	return addr
 }

@@ -26,13 +26,16 @@ type view struct {
 	cat  *catalog.Catalog
 	mesh mesh.Mesh // takes what is committed; nil without one
 
+	version uint64        // of the gossip known
+	gossip  chan struct{} // closed when version rises
+
 	started time.Time
 }
 
 var _ api.View = (*view)(nil)
 
 func newView(s *store.Store, log *slog.Logger) *view {
-	return &view{store: s, log: log, cat: catalog.New(), started: time.Now()}
+	return &view{store: s, log: log, cat: catalog.New(), gossip: make(chan struct{}), started: time.Now()}
 }
 
 // run follows the store until ctx ends, so that readers find little to do.

@@ -84,6 +84,8 @@ type Config struct {
 	Writer  Writer
 	View    View
 	Cluster Cluster
+	// Ephemeral takes tier-2 writes.
+	Ephemeral Ephemeral
 	// State returns what this agent has applied.
 	State func() store.State
 	// Raft describes consensus.
@@ -139,6 +141,7 @@ func New(cfg Config) http.Handler {
 	s.streamOps(mux)
 	s.snapshotOps(mux)
 	s.memberOps()
+	s.ephemeralOps()
 	s.healthOps(mux)
 	mux.HandleFunc("/", notFound(mux))
 	return s.guard(mux)

@@ -172,6 +172,9 @@ func instanceOf(v catalog.Verdict) (Instance, error) {
 		Status: rec.Status.String(), Tier: v.Instance.Tier.String(), Index: v.Instance.Index,
 		ExpiresAt: timeString(rec.Expires), Answered: v.Answered, Overlays: notNil(v.Overlays),
 	}
+	if v.Instance.Tier == catalog.TierGossip {
+		out.Version = fmt.Sprintf("%d.%d", v.Epoch, v.Seq)
+	}
 	if !v.Answered {
 		out.Reason = v.Rule.String()
 		if v.Decider != "" {

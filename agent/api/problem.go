@@ -28,6 +28,9 @@ var (
 	// ErrBehind is returned for a read that asks for newer state than the agent
 	// has.
 	ErrBehind = errors.New("behind")
+	// ErrUnconfirmed is returned for an ephemeral write that is done at the agent
+	// but not known to as many members as were asked for.
+	ErrUnconfirmed = errors.New("not confirmed")
 	// ErrNotImplemented is returned for what this version does not do.
 	ErrNotImplemented = errors.New("not implemented")
 )
@@ -59,6 +62,7 @@ var kinds = []struct {
 	{store.ErrDiskFull, http.StatusInsufficientStorage, "disk-full", "Disk full", false},
 	{ErrNotImplemented, http.StatusNotImplemented, "not-implemented", "Not implemented", false},
 	{ErrUnsynced, http.StatusServiceUnavailable, "unsynced", "Not synced yet", true},
+	{ErrUnconfirmed, http.StatusServiceUnavailable, "unconfirmed", "Done here, not known far enough", true},
 	{ErrBehind, http.StatusServiceUnavailable, "behind", "This agent does not know enough yet", true},
 	{store.ErrUnknown, http.StatusServiceUnavailable, "unknown-outcome", "The write may or may not be done", true},
 	{store.ErrUnavailable, http.StatusServiceUnavailable, "unavailable", "Not done: no leader with a quorum", true},

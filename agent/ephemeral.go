@@ -1,0 +1,71 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/fluid-sd/fluid/agent/api"
+	"github.com/fluid-sd/fluid/agent/store"
+	"github.com/fluid-sd/fluid/plugin/catalog"
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+var _ api.Ephemeral = (*Agent)(nil)
+
+// RegisterEphemeral implements api.Ephemeral. The instance is on this node.
+func (a *Agent) RegisterEphemeral(in *record.Instance) (api.Vouched, error) {
+	if in.Node == "" {
+		in.Node = a.cfg.NodeName()
+	}
+	key := record.InstanceKey(in.Service, in.ID)
+	a.origin.mu.Lock()
+	_, existed := a.origin.items[key]
+	a.origin.mu.Unlock()
+	it, changed, err := a.origin.register(in)
+	v, err := a.vouch(in.Service, in.ID, it, err)
+	v.Created = changed && !existed
+	return v, err
+}
+
+// UpdateEphemeral implements api.Ephemeral.
+func (a *Agent) UpdateEphemeral(service, id string, edit func(*record.Instance)) (api.Vouched, error) {
+	it, _, err := a.origin.update(service, id, edit)
+	return a.vouch(service, id, it, err)
+}
+
+// WithdrawEphemeral implements api.Ephemeral.
+func (a *Agent) WithdrawEphemeral(service, id string) (api.Vouched, error) {
+	it, err := a.origin.withdraw(record.InstanceKey(service, id))
+	return a.vouch(service, id, it, err)
+}
+
+// vouch is the answer to a change, or its error in terms of the interface.
+func (a *Agent) vouch(service, id string, it catalog.Item, err error) (api.Vouched, error) {
+	var claimed *catalog.ClaimedError
+	switch {
+	case errors.As(err, &claimed):
+		return api.Vouched{}, fmt.Errorf("%w: %w; change it there, or remove it there first", store.ErrConflict, err)
+	case errors.Is(err, catalog.ErrCritical):
+		return api.Vouched{}, fmt.Errorf("%w: service %s is critical; register with POST /v1/apps", store.ErrConflict, service)
+	case errors.Is(err, catalog.ErrLimit):
+		return api.Vouched{}, fmt.Errorf("%w: %w", store.ErrQuota, err)
+	case errors.Is(err, catalog.ErrUnregistered):
+		return api.Vouched{}, fmt.Errorf("%w: instance %s of %s is not registered at this agent", store.ErrNotFound, id, service)
+	case err != nil:
+		return api.Vouched{}, err
+	}
+	return api.Vouched{
+		Service: service, ID: id, Class: record.ClassEphemeral.String(),
+		Version: fmt.Sprintf("%d.%d", a.origin.head().Epoch, it.Seq),
+	}, nil
+}
+
+// Confirm implements api.Ephemeral.
+func (a *Agent) Confirm(ctx context.Context, k int) (int, error) {
+	m := a.mesh.Load()
+	if m == nil {
+		return 0, errors.New("this agent is in no mesh: set GOSSIP_IMPL to crdt or memberlist")
+	}
+	return (*m).Confirm(ctx, a.origin.head(), k)
+}

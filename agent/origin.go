@@ -1,0 +1,339 @@
+package agent
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fluid-sd/fluid/plugin/catalog"
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+// Files of the origin in the data directory: who it is, and what it registered.
+const (
+	originFile = "origin.json"
+	itemsFile  = "origin.log"
+)
+
+// origin is what this agent itself vouches for: its ephemeral instances, on
+// disk before they are told to anybody. A change is drafted by the catalog,
+// written and synced, and then committed to the catalog and the mesh.
+type origin struct {
+	dir  string
+	view *view
+
+	mu    sync.Mutex // one change at a time, from draft to commit; guards what follows
+	owner *catalog.Owner
+	file  *os.File
+	items map[record.Key]catalog.Item // live, as on disk
+}
+
+// originState is originFile.
+type originState struct {
+	ID    string `json:"id"`
+	Epoch uint64 `json:"epoch"` // of the last start
+}
+
+// openOrigin reads the origin, begins a new epoch, durably before anybody can
+// see it, and makes its instances visible.
+func openOrigin(dir string, v *view, now time.Time) (*origin, error) {
+	o := &origin{dir: dir, view: v}
+	id, epoch, err := o.begin(now)
+	if err != nil {
+		return nil, fmt.Errorf("origin: %w", err)
+	}
+	if o.items, err = readItems(filepath.Join(dir, itemsFile)); err != nil {
+		return nil, fmt.Errorf("origin: %w", err)
+	}
+	if o.file, err = rewriteItems(filepath.Join(dir, itemsFile), o.items); err != nil {
+		return nil, fmt.Errorf("origin: %w", err)
+	}
+	var nonce [8]byte
+	_, _ = rand.Read(nonce[:]) // never fails (Go 1.24)
+	items := make([]catalog.Item, 0, len(o.items))
+	for _, it := range o.items {
+		items = append(items, it)
+	}
+	v.Update(func(c *catalog.Catalog) (ch catalog.Changes) {
+		o.owner, ch, err = c.Own(now.UnixMilli(), id, epoch, binary.LittleEndian.Uint64(nonce[:])|1, items)
+		return ch
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("origin: %w", err), o.file.Close())
+	}
+	return o, nil
+}
+
+// begin returns the origin's id and the epoch of this start.
+func (o *origin) begin(now time.Time) (id record.OriginID, epoch uint64, err error) {
+	path := filepath.Join(o.dir, originFile)
+	var st originState
+	b, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		_, _ = rand.Read(id[:]) // never fails (Go 1.24)
+		st.ID = id.String()
+	case err != nil:
+		return id, 0, err
+	default:
+		if err = json.Unmarshal(b, &st); err == nil {
+			id, err = record.ParseOriginID(st.ID)
+		}
+		if err != nil {
+			return id, 0, fmt.Errorf("%s is damaged: %w; remove it and %s, and register again", path, err, itemsFile)
+		}
+	}
+	st.Epoch = max(st.Epoch+1, uint64(now.UnixMilli()))
+	if b, err = json.Marshal(st); err != nil {
+		return id, 0, err
+	}
+	return id, st.Epoch, replaceFile(path, append(b, '\n'))
+}
+
+// replaceFile replaces a file so that a crash leaves the old or the new one.
+func replaceFile(path string, b []byte) error {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// The log is frames: length and CRC-32C of the content, 4 bytes each, little
+// endian, and a delta of one item. The last frame of a key counts.
+var frameTable = crc32.MakeTable(crc32.Castagnoli)
+
+const maxItemFrame = 64 << 10
+
+func appendFrame(b []byte, it catalog.Item) []byte {
+	it.Seq = 1 // assigned anew at each start
+	d := catalog.Delta{Origin: record.OriginID{1}, Epoch: 1, To: 1, Items: []catalog.Item{it}}
+	body := d.Append(nil)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(body)))
+	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(body, frameTable))
+	return append(b, body...)
+}
+
+// readItems reads the log. A torn last frame is one that nobody was told of;
+// anything else that does not add up is an error.
+func readItems(path string) (map[record.Key]catalog.Item, error) {
+	items := map[record.Key]catalog.Item{}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return items, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	r := bufio.NewReader(f)
+	for {
+		var head [8]byte
+		if _, err := io.ReadFull(r, head[:]); err != nil {
+			return items, nil // the end, or a torn frame
+		}
+		n := binary.LittleEndian.Uint32(head[:])
+		if n > maxItemFrame {
+			return nil, fmt.Errorf("%s is damaged; remove it and register again", path)
+		}
+		body := make([]byte, n)
+		if _, err := io.ReadFull(r, body); err != nil {
+			return items, nil
+		}
+		d, err := catalog.DecodeDelta(body)
+		if err != nil || crc32.Checksum(body, frameTable) != binary.LittleEndian.Uint32(head[4:]) || len(d.Items) != 1 {
+			if _, more := r.ReadByte(); more != nil {
+				return items, nil // torn
+			}
+			return nil, fmt.Errorf("%s is damaged; remove it and register again", path)
+		}
+		if it := d.Items[0]; it.Deleted {
+			delete(items, it.Key)
+		} else {
+			items[it.Key] = it
+		}
+	}
+}
+
+// rewriteItems leaves only what is live and returns the file to append to.
+func rewriteItems(path string, items map[record.Key]catalog.Item) (*os.File, error) {
+	var b []byte
+	for _, it := range items {
+		b = appendFrame(b, it)
+	}
+	if err := replaceFile(path, b); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0o600)
+}
+
+// change drafts, writes and commits one change. draft runs with the catalog
+// locked and reports whether there is anything to do.
+func (o *origin) change(draft func(now int64, ow *catalog.Owner) (catalog.Item, bool, error), durable bool) (catalog.Item, bool, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var it catalog.Item
+	var changed bool
+	var err error
+	now := time.Now().UnixMilli()
+	o.view.Update(func(*catalog.Catalog) catalog.Changes {
+		it, changed, err = draft(now, o.owner)
+		return catalog.Changes{}
+	})
+	if err != nil || !changed {
+		return it, false, err
+	}
+	if durable {
+		if err := o.save(it); err != nil {
+			return it, false, err
+		}
+	}
+	return o.view.commitOwn(now, o.owner, it), true, nil
+}
+
+func (o *origin) save(it catalog.Item) error {
+	_, err := o.file.Write(appendFrame(nil, it))
+	if err = errors.Join(err, o.file.Sync()); err != nil {
+		return fmt.Errorf("write %s: %w", itemsFile, err)
+	}
+	if it.Deleted {
+		delete(o.items, it.Key)
+	} else {
+		o.items[it.Key] = it
+	}
+	return nil
+}
+
+// register takes an explicit registration.
+func (o *origin) register(in *record.Instance) (catalog.Item, bool, error) {
+	return o.change(func(now int64, ow *catalog.Owner) (catalog.Item, bool, error) { return ow.Register(now, in) }, true)
+}
+
+// update changes a registered instance by edit.
+func (o *origin) update(service, id string, edit func(*record.Instance)) (catalog.Item, bool, error) {
+	return o.change(func(now int64, ow *catalog.Owner) (catalog.Item, bool, error) {
+		it, ok := ow.Instance(service, id)
+		if !ok {
+			return it, false, catalog.ErrUnregistered
+		}
+		in, err := record.DecodeInstance(it.Value)
+		if err != nil {
+			return it, false, err
+		}
+		edit(&in)
+		if err := in.Validate(); err != nil {
+			return it, false, err
+		}
+		return ow.Update(now, &in)
+	}, true)
+}
+
+// withdraw removes a record.
+func (o *origin) withdraw(key record.Key) (catalog.Item, error) {
+	it, _, err := o.change(func(now int64, ow *catalog.Owner) (catalog.Item, bool, error) {
+		it, err := ow.Withdraw(now, key)
+		return it, err == nil, err
+	}, true)
+	return it, err
+}
+
+// head returns how far the origin was written.
+func (o *origin) head() (h catalog.Head) {
+	o.view.Update(func(*catalog.Catalog) catalog.Changes {
+		h = o.owner.Head()
+		return catalog.Changes{}
+	})
+	return h
+}
+
+// close closes the log.
+func (o *origin) close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.file.Close()
+}
+
+// tend describes this node to the others, withdraws what lost or expired, and
+// lets time pass in the catalog, until ctx ends.
+func (a *Agent) tend(ctx context.Context) {
+	tick := time.NewTicker(advance)
+	defer tick.Stop()
+	for {
+		a.tendOnce(time.Now())
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (a *Agent) tendOnce(now time.Time) {
+	ms := now.UnixMilli()
+	a.view.Update(func(c *catalog.Catalog) catalog.Changes {
+		if a.mesh.Load() == nil { // nobody else says so
+			c.ObserveMember(ms, a.meshID(), catalog.MemberAlive)
+		}
+		c.Collect(ms)
+		return c.Advance(ms)
+	})
+	node := record.Node{ID: a.meshID(), Name: a.cfg.NodeName(), Zone: a.cfg.Zone, Version: record.Version}
+	members, _ := a.feed.Members()
+	for _, m := range members {
+		if m.Connected {
+			node.Members = append(node.Members, m.ID)
+		}
+	}
+	slices.Sort(node.Members)
+	_, _, _ = a.origin.change(func(now int64, ow *catalog.Owner) (catalog.Item, bool, error) { // drafting a header cannot fail
+		it, changed := ow.Describe(now, &node)
+		return it, changed, nil
+	}, false)
+	for _, key := range a.origin.over(ms) {
+		if _, err := a.origin.withdraw(key); err != nil && !errors.Is(err, catalog.ErrUnregistered) {
+			a.log.Error("could not withdraw an instance", "key", string(key), "error", err)
+		}
+	}
+}
+
+// over returns what has to be withdrawn: what another claim or a fence beat,
+// and what expired.
+func (o *origin) over(now int64) (keys []record.Key) {
+	o.view.Update(func(*catalog.Catalog) catalog.Changes {
+		keys = o.owner.Obligations(now)
+		return catalog.Changes{}
+	})
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for key, it := range o.items {
+		if in, err := record.DecodeInstance(it.Value); err == nil && in.Expires != 0 && in.Expires <= now {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+func (a *Agent) meshID() string { return "agent-" + a.store.ServerID() }
