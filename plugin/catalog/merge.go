@@ -60,7 +60,7 @@ func (c *Catalog) Merge(now int64, d *Delta) (Merged, error) {
 		return Merged{}, err
 	}
 	t := newTouched()
-	learned, err := c.take(o, h, d, t)
+	learned, err := c.take(h, d, t)
 	if err != nil {
 		return Merged{}, err
 	}
@@ -108,7 +108,7 @@ func (c *Catalog) stage(o *origin, h *history, t *touched) {
 }
 
 // take applies a delta to its history.
-func (c *Catalog) take(o *origin, h *history, d *Delta, t *touched) (learned bool, err error) {
+func (c *Catalog) take(h *history, d *Delta, t *touched) (learned bool, err error) {
 	if d.ResetTo != 0 {
 		return c.takeReset(h, d, t)
 	}

@@ -27,6 +27,7 @@ type carrier struct {
 }
 
 const (
+	flagGzip   = 1    // of an encoded state
 	maxMessage = 1200 // bytes of a broadcast; larger ones would never leave the queue
 	inboxDepth = 4096
 	queueDepth = 4096

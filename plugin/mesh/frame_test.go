@@ -2,123 +2,12 @@ package mesh
 
 import (
 	"bytes"
-	"compress/gzip"
-	"errors"
-	"net"
 	"slices"
 	"testing"
 
 	"github.com/fluid-sd/fluid/plugin/catalog"
 	"github.com/fluid-sd/fluid/plugin/record"
 )
-
-func TestFrames(t *testing.T) {
-	for _, size := range []int{0, 1, compressFrom, compressFrom + 1, 100_000} {
-		for _, compress := range []bool{false, true} {
-			body := bytes.Repeat([]byte("fluid "), size/6+1)[:size]
-			wire := packFrame(body, compress)
-			if compress && size > compressFrom && len(wire) >= size {
-				t.Errorf("%d bytes travel as %d", size, len(wire))
-			}
-			got, err := readFrame(bytes.NewReader(wire))
-			if err != nil || !bytes.Equal(got, body) {
-				t.Errorf("%d bytes, compress %v: %v", size, compress, err)
-			}
-			for i := range min(len(wire), 300) {
-				if _, err := readFrame(bytes.NewReader(wire[:i])); err == nil {
-					t.Errorf("%d of %d bytes pass", i, len(wire))
-				}
-			}
-		}
-	}
-}
-
-// TestBomb refuses a frame that decompresses to far more than it is.
-func TestBomb(t *testing.T) {
-	var z bytes.Buffer
-	w := gzip.NewWriter(&z)
-	zeros := make([]byte, 1<<20)
-	for range 64 {
-		_, _ = w.Write(zeros)
-	}
-	_ = w.Close()
-	wire := packFrame(z.Bytes(), false)
-	wire[4] = flagGzip
-	if _, err := readFrame(bytes.NewReader(wire)); !errors.Is(err, errFrame) {
-		t.Errorf("a bomb of %d bytes: %v", len(wire), err)
-	}
-	if _, err := readFrame(bytes.NewReader([]byte{0xff, 0xff, 0xff, 0xff, 0})); !errors.Is(err, errFrame) {
-		t.Errorf("a frame of 4 GiB: %v", err)
-	}
-}
-
-// TestProof covers what the handshake must refuse.
-func TestProof(t *testing.T) {
-	k := func(b byte) [][]byte { return [][]byte{bytes.Repeat([]byte{b}, 32)} }
-	for _, tc := range []struct {
-		name          string
-		ring, ring2   [][]byte
-		label, label2 string
-		want          bool
-	}{
-		{"same", k(1), k(1), "m", "m", true},
-		{"no keys", nil, nil, "m", "m", true},
-		{"rotated", append(k(1), k(2)...), append(k(2), k(1)...), "m", "m", true},
-		{"wrong key", k(1), k(2), "m", "m", false},
-		{"key on one side", k(1), nil, "m", "m", false},
-		{"other label", k(1), k(1), "m", "n", false},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			cfg, err := throwaway()
-			if err != nil {
-				t.Fatal(err)
-			}
-			a, b := net.Pipe()
-			type result struct {
-				peer hello
-				err  error
-			}
-			server := make(chan result, 1)
-			go func() {
-				_, peer, err := prove(b, cfg, false, "server", tc.label2, tc.ring2)
-				if err != nil {
-					_ = b.Close()
-				}
-				server <- result{peer, err}
-			}()
-			_, peer, err := prove(a, cfg, true, "client", tc.label, tc.ring)
-			if err != nil {
-				_ = a.Close()
-			}
-			s := <-server
-			_, _ = a.Close(), b.Close()
-			if ok := err == nil && s.err == nil; ok != tc.want {
-				t.Errorf("client %v, server %v", err, s.err)
-			}
-			if tc.want && (peer.id != "server" || s.peer.id != "client") {
-				t.Errorf("client sees %q, server sees %q", peer.id, s.peer.id)
-			}
-		})
-	}
-	t.Run("proof of another connection", func(t *testing.T) {
-		one := proof(k(1)[0], true, []byte("exporter of one"), "m", "x")
-		var wire bytes.Buffer
-		wire.Write([]byte{1, 'x'})
-		wire.Write(one)
-		if _, err := readHello(&wire, true, []byte("exporter of two"), "m", k(1)); !errors.Is(err, errProof) {
-			t.Errorf("a replayed proof: %v", err)
-		}
-	})
-	t.Run("proof of the own end", func(t *testing.T) {
-		exported := []byte("exporter")
-		var wire bytes.Buffer
-		wire.Write([]byte{1, 'x'})
-		wire.Write(proof(k(1)[0], true, exported, "m", "x"))
-		if _, err := readHello(&wire, false, exported, "m", k(1)); !errors.Is(err, errProof) {
-			t.Errorf("a reflected proof: %v", err)
-		}
-	})
-}
 
 // FuzzReceive gives frames of any content to an engine that holds something.
 func FuzzReceive(f *testing.F) {

@@ -7,11 +7,9 @@ import (
 	"log"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -19,14 +17,13 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"github.com/fluid-sd/fluid/plugin/catalog"
+	"github.com/fluid-sd/fluid/plugin/mesh/transport"
 )
 
 const (
 	leaveTimeout = 3 * time.Second
-	rejoinFrom   = 15 * time.Second // own attempts to find lost members
-	rejoinTo     = 30 * time.Second
-	forgetAfter  = 72 * time.Hour // a dead member is looked for so long
-	joinAtOnce   = 3              // seeds of one attempt
+	joinAtOnce   = 3    // seeds of one attempt
+	packetSize   = 1400 // bytes of a packet on the wire
 )
 
 // gossip is a member on memberlist. With an engine it is the crdt
@@ -34,16 +31,16 @@ const (
 type gossip struct {
 	cfg     Config
 	ml      *memberlist.Memberlist
-	mux     *mux
-	streams *streams
-	ring    *memberlist.Keyring // nil in a mesh without keys
+	net     *transport.Transport
+	streams *transport.Streams
+	rejoin  *transport.Rejoiner
+	ring    *transport.Keyring // nil in a mesh without keys
 
 	step sync.Mutex // serialises the engine; taken before the replica's lock
 	eng  *engine
 
 	mu      sync.Mutex // guards what is below
 	known   map[string]Member
-	gone    map[string]time.Time // since when members are dead
 	events  []memberEvent
 	dropped map[string]uint64
 	last    time.Time // a frame came
@@ -55,6 +52,7 @@ type gossip struct {
 	wake    chan struct{}
 	news    chan struct{}
 	stop    chan struct{}
+	cancel  context.CancelFunc // of the rejoiner
 	wg      sync.WaitGroup
 }
 
@@ -67,69 +65,40 @@ var _ Mesh = (*gossip)(nil)
 
 func newGossip(cfg Config) (*gossip, error) {
 	g := &gossip{
-		cfg: cfg, known: map[string]Member{}, gone: map[string]time.Time{}, dropped: map[string]uint64{},
+		cfg: cfg, known: map[string]Member{}, dropped: map[string]uint64{},
 		wake: make(chan struct{}, 1), news: make(chan struct{}, 1), stop: make(chan struct{}), holders: make(chan struct{}),
 	}
-	base, err := g.transport()
-	if err != nil {
-		return nil, err
-	}
-	if g.streams, err = newStreams(cfg.ID, cfg.Label, cfg.Keys); err != nil {
-		_ = base.Shutdown()
-		return nil, err
-	}
-	g.streams.compress = cfg.Compression
-	g.streams.dial = base.DialAddressTimeout
-	g.streams.addr = g.addrOf
-	g.streams.receive = g.receive
-	g.streams.dropped = g.drop
-	g.mux = newMux(base, cfg.Allow, g.drop, g.streams.accept)
 	g.eng = newEngine(cfg.ID, cfg.Cluster, rand.Uint64())
 	g.eng.onClone = cfg.OnClone
+	if err := g.listen(); err != nil {
+		if g.net != nil {
+			_ = g.net.Shutdown()
+		}
+		return nil, err
+	}
 	if cfg.Impl == Memberlist {
 		g.carrier, g.eng.passive = newCarrier(g), true
 	}
-	conf, err := g.config()
-	if err != nil {
-		_ = base.Shutdown()
-		return nil, err
+	var err error
+	if g.rejoin, err = g.rejoiner(); err == nil {
+		g.ml, err = memberlist.Create(g.config())
 	}
-	g.mux.start()
-	if g.ml, err = memberlist.Create(conf); err != nil {
-		_ = g.mux.Shutdown()
-		g.streams.close()
+	if err != nil {
+		_ = g.net.Shutdown()
 		return nil, fmt.Errorf("mesh: %w", err)
 	}
 	g.members() // this one
 	g.wg.Go(g.run)
-	g.wg.Go(g.rejoin)
+	ctx, cancel := context.WithCancel(context.Background())
+	g.cancel = cancel
+	g.wg.Go(func() { g.rejoin.Run(ctx) })
 	return g, nil
 }
 
-func (g *gossip) transport() (memberlist.NodeAwareTransport, error) {
-	if g.cfg.Transport != nil {
-		return g.cfg.Transport, nil
-	}
-	host, _, err := net.SplitHostPort(g.cfg.Bind)
-	if err != nil {
-		return nil, fmt.Errorf("mesh: bind %q: use HOST:PORT", g.cfg.Bind)
-	}
-	if ip, err := netip.ParseAddr(host); (err != nil || !ip.IsLoopback()) && host != "localhost" && len(g.cfg.Keys) == 0 && !g.cfg.Insecure {
-		return nil, fmt.Errorf("mesh: bind %q can be reached from other hosts without a key; set a gossip key, or allow it explicitly", g.cfg.Bind)
-	}
-	s, err := listen(g.cfg.Bind)
-	if err != nil {
-		return nil, fmt.Errorf("mesh: bind: %w", err)
-	}
-	s.start()
-	return s, nil
-}
-
-func (g *gossip) config() (*memberlist.Config, error) {
+func (g *gossip) config() *memberlist.Config {
 	conf := memberlist.DefaultLANConfig()
 	conf.Name = g.cfg.ID
-	conf.Label = g.cfg.Label
-	conf.Transport = g.mux
+	conf.Transport = g.net // it does the work of Label, Keyring and CIDRsAllowed
 	conf.Delegate = (*delegate)(g)
 	conf.Events = (*delegate)(g)
 	conf.Alive = (*delegate)(g)
@@ -139,30 +108,26 @@ func (g *gossip) config() (*memberlist.Config, error) {
 	conf.GossipToTheDeadTime = time.Minute
 	conf.DeadNodeReclaimTime = 30 * time.Second
 	conf.HandoffQueueDepth = 4096
+	conf.UDPBufferSize = packetSize - g.net.PacketOverhead()
 	conf.EnableCompression = g.cfg.Compression
 	conf.BindPort, conf.AdvertisePort = 0, 0
 	conf.Logger = log.New(logWriter{g.cfg.Logger}, "", 0)
-	if g.cfg.Advertise != "" {
-		host, port, err := net.SplitHostPort(g.cfg.Advertise)
-		if err != nil {
-			return nil, fmt.Errorf("mesh: advertise %q: use HOST:PORT", g.cfg.Advertise)
-		}
-		conf.AdvertiseAddr = host
-		if conf.AdvertisePort, err = strconv.Atoi(port); err != nil {
-			return nil, fmt.Errorf("mesh: advertise %q: use HOST:PORT", g.cfg.Advertise)
-		}
-	}
-	if len(g.cfg.Keys) > 0 {
-		ring, err := memberlist.NewKeyring(g.cfg.Keys, g.cfg.Keys[0])
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrKey, err)
-		}
-		g.ring, conf.Keyring = ring, ring
-	}
 	if g.carrier != nil {
 		conf.PushPullInterval = 10 * time.Second
 	}
-	return conf, nil
+	return conf
+}
+
+// rejoiner looks for members that were lost, and for seeds, for as long as the
+// member lives: memberlist alone never heals a split that lasted.
+func (g *gossip) rejoiner() (*transport.Rejoiner, error) {
+	return transport.NewRejoiner(transport.RejoinConfig{
+		Seeds: g.cfg.Seeds, Self: g.net.Addr(), Logger: g.cfg.Logger,
+		Join: func(addr string) error {
+			_, err := g.ml.Join([]string{addr})
+			return err
+		},
+	})
 }
 
 // do runs a step of the engine and carries out what it led to. A panic in it
@@ -184,7 +149,7 @@ func (g *gossip) do(f func(now int64, c *catalog.Catalog)) {
 		out, ch = g.eng.end()
 		return ch
 	})
-	g.streams.send(out)
+	g.transmit(out)
 	if g.eng.next() < before {
 		poke(g.wake)
 	}
@@ -225,8 +190,8 @@ func (g *gossip) run() {
 }
 
 // receive takes in a frame from a stream.
-func (g *gossip) receive(from string, frame []byte) {
-	g.do(func(now int64, c *catalog.Catalog) { g.eng.receive(now, c, from, frame) })
+func (g *gossip) receive(from transport.MemberID, frame []byte) {
+	g.do(func(now int64, c *catalog.Catalog) { g.eng.receive(now, c, string(from), frame) })
 	g.mu.Lock()
 	g.last = time.Now()
 	close(g.holders)
@@ -261,12 +226,8 @@ func (g *gossip) members() {
 			m.Since = old.Since
 		}
 		g.known[m.ID] = m
-		if m.State == Dead {
-			g.gone[m.ID] = m.Since
-		} else {
-			delete(g.gone, m.ID)
-		}
 		g.mu.Unlock()
+		g.track(m)
 		g.do(func(now int64, c *catalog.Catalog) {
 			if m.ID != g.cfg.ID {
 				if m.State == Alive {
@@ -283,69 +244,20 @@ func (g *gossip) members() {
 	}
 }
 
-// rejoin looks for members that were lost, and for seeds, for as long as the
-// member lives: memberlist alone never heals a split that lasted.
-func (g *gossip) rejoin() {
-	for {
-		pause := rejoinFrom + rand.N(rejoinTo-rejoinFrom)
-		g.mu.Lock()
-		alone := !slices.ContainsFunc(slices.Collect(maps.Values(g.known)), func(m Member) bool { return m.State == Alive && m.ID != g.cfg.ID })
-		g.mu.Unlock()
-		if alone && len(g.cfg.Seeds) > 0 {
-			pause = time.Second + rand.N(2*time.Second)
-		}
-		t := time.NewTimer(pause)
-		select {
-		case <-g.stop:
-			t.Stop()
-			return
-		case <-t.C:
-		}
-		if addrs := g.lost(); len(addrs) > 0 {
-			if _, err := g.ml.Join(addrs); err != nil {
-				g.cfg.Logger.Debug("mesh rejoin", "addrs", addrs, "err", err)
-			}
-		}
+// track tells the rejoiner who is there.
+func (g *gossip) track(m Member) {
+	at, err := netip.ParseAddrPort(m.Addr)
+	if m.ID == g.cfg.ID || err != nil {
+		return
 	}
-}
-
-// lost returns at most two addresses worth a try: a seed that is not known to
-// be alive, and a member that died.
-func (g *gossip) lost() []string {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	alive := map[string]bool{}
-	for _, m := range g.known {
-		alive[m.Addr] = m.State == Alive
+	switch m.State {
+	case Alive:
+		g.rejoin.Alive(transport.MemberID(m.ID), at)
+	case Dead:
+		g.rejoin.Dead(transport.MemberID(m.ID), at)
+	case Left:
+		g.rejoin.Left(transport.MemberID(m.ID))
 	}
-	var seeds, dead, out []string
-	for _, s := range g.cfg.Seeds {
-		if !alive[s] {
-			seeds = append(seeds, s)
-		}
-	}
-	for id, since := range g.gone {
-		if time.Since(since) > forgetAfter {
-			delete(g.gone, id)
-			delete(g.known, id)
-			continue
-		}
-		dead = append(dead, g.known[id].Addr)
-	}
-	if len(seeds) > 0 {
-		out = append(out, seeds[rand.IntN(len(seeds))])
-	}
-	if len(dead) > 0 {
-		out = append(out, dead[rand.IntN(len(dead))])
-	}
-	return out
-}
-
-func (g *gossip) addrOf(id string) (string, bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	m, ok := g.known[id]
-	return m.Addr, ok
 }
 
 // Self implements Mesh.
@@ -459,36 +371,27 @@ func (g *gossip) Confirm(ctx context.Context, head catalog.Head, k int) (int, er
 
 // Keys implements Mesh.
 func (g *gossip) Keys() []string {
-	if g.ring == nil {
-		return []string{}
+	out := []string{}
+	if g.ring != nil {
+		for _, k := range g.ring.Keys() {
+			out = append(out, k.ID().String())
+		}
 	}
-	return fingerprints(g.ring.GetKeys())
+	return out
 }
 
 // SetKeys implements Mesh.
 func (g *gossip) SetKeys(keys [][]byte) error {
-	if err := checkKeys(keys); err != nil {
+	parsed, err := parseKeys(keys)
+	if err != nil {
 		return err
 	}
 	if g.ring == nil {
 		return fmt.Errorf("%w: this mesh was started without keys; restart its members with one", ErrKey)
 	}
-	for _, k := range keys {
-		if err := g.ring.AddKey(k); err != nil {
-			return fmt.Errorf("%w: %w", ErrKey, err)
-		}
-	}
-	if err := g.ring.UseKey(keys[0]); err != nil {
+	if err := g.ring.Replace(parsed); err != nil {
 		return fmt.Errorf("%w: %w", ErrKey, err)
 	}
-	for _, k := range g.ring.GetKeys() {
-		if !inRing(keys, k) {
-			if err := g.ring.RemoveKey(k); err != nil {
-				return fmt.Errorf("%w: %w", ErrKey, err)
-			}
-		}
-	}
-	g.streams.setRing(keys)
 	return nil
 }
 
@@ -498,6 +401,12 @@ func (g *gossip) Stats() Stats {
 	s := g.eng.stats
 	s.Dropped = maps.Clone(s.Dropped)
 	g.step.Unlock()
+	net := g.net.Stats()
+	for _, r := range transport.Reasons() {
+		if n := net.PacketDrops.Of(r) + net.StreamDrops.Of(r) + net.FrameDrops.Of(r); n > 0 {
+			s.Dropped[r.String()] += n
+		}
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for reason, n := range g.dropped {
@@ -534,8 +443,8 @@ func (g *gossip) Close() error {
 		return nil
 	}
 	close(g.stop)
+	g.cancel()
 	err := g.ml.Shutdown()
-	g.streams.close()
 	g.wg.Wait()
 	return err
 }

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -347,12 +348,17 @@ func (m *member) Confirm(ctx context.Context, head catalog.Head, k int) (int, er
 func (m *member) Keys() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return fingerprints(m.keys)
+	parsed, _ := parseKeys(m.keys) // checked when they were set
+	out := []string{}
+	for _, k := range parsed {
+		out = append(out, k.ID().String())
+	}
+	return out
 }
 
 // SetKeys implements Mesh. Nothing is encrypted inside one process.
 func (m *member) SetKeys(keys [][]byte) error {
-	if err := checkKeys(keys); err != nil {
+	if _, err := parseKeys(keys); err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -376,7 +382,7 @@ func (m *member) Leave(context.Context) error { return m.end(Left) }
 // Close implements Mesh.
 func (m *member) Close() error {
 	err := m.end(Dead)
-	if err == ErrClosed {
+	if errors.Is(err, ErrClosed) {
 		return nil
 	}
 	return err

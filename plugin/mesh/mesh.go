@@ -8,9 +8,8 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/hashicorp/memberlist"
-
 	"github.com/fluid-sd/fluid/plugin/catalog"
+	"github.com/fluid-sd/fluid/plugin/mesh/transport"
 	"github.com/fluid-sd/fluid/plugin/record"
 )
 
@@ -129,8 +128,8 @@ type Config struct {
 
 	// Hub is the group of an in-memory member. Default: one per process.
 	Hub *Hub
-	// Transport replaces sockets in tests.
-	Transport memberlist.NodeAwareTransport
+	// Network replaces the operating system's sockets in tests.
+	Network transport.Network
 
 	// OnMember is called when a member appears or changes state. It must not
 	// block or call the mesh.
@@ -170,7 +169,7 @@ type Mesh interface {
 	// head says, or ctx is done. It returns how many do.
 	Confirm(ctx context.Context, head catalog.Head, k int) (int, error)
 
-	// Keys returns the fingerprints of the keys, the encrypting one first.
+	// Keys returns the ids of the keys, the encrypting one first.
 	Keys() []string
 	// SetKeys replaces the key ring: the first key encrypts, all decrypt.
 	SetKeys(keys [][]byte) error
@@ -219,10 +218,8 @@ func (cfg *Config) check() error {
 	case cfg.Replica == nil:
 		return errors.New("mesh: replica: is missing")
 	}
-	for i, k := range cfg.Keys {
-		if err := memberlist.ValidateKey(k); err != nil {
-			return fmt.Errorf("%w %d: use 16, 24 or 32 bytes", ErrKey, i)
-		}
+	if _, err := ring(cfg.Keys); err != nil {
+		return err
 	}
 	if cfg.Name == "" {
 		cfg.Name = cfg.ID

@@ -90,3 +90,16 @@ func (a *assembly) add(c *catalog.Catalog, cluster string, b *catalog.Batch) (ca
 	ch, err := c.Swap(stage)
 	return ch, err == nil, err
 }
+
+// dropReason names, for a metric, why something received was not taken in.
+func dropReason(err error) string {
+	switch {
+	case errors.Is(err, catalog.ErrLimit):
+		return "limit"
+	case errors.Is(err, catalog.ErrReaped):
+		return "reaped"
+	case errors.Is(err, ErrSeal):
+		return "seal"
+	}
+	return "malformed"
+}

@@ -80,7 +80,6 @@ type sim struct {
 	members []*simMember
 	byID    map[string]*simMember
 	side    map[string]int // of a partition; all 0: none
-	learned func(m *simMember, d *catalog.Delta)
 	pushes  int
 }
 
@@ -217,7 +216,6 @@ func (s *sim) write(m *simMember, id string) catalog.Head {
 
 // spread measures, for each change, how long each member took to hold it.
 type spread struct {
-	heads map[catalog.Head]float64
 	times []float64 // of every member and change
 	last  []float64 // of every change, when all held it
 }

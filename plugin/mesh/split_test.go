@@ -50,9 +50,9 @@ func TestLoss(t *testing.T) {
 	members := *splitMembers
 	inBubble(t, func(t *testing.T) {
 		w, nodes := crowd(t, mesh.CRDT, members)
-		w.net.setLoss(0.3)
+		w.net.SetLoss(0.3)
 		<-time.After(time.Minute)
-		w.net.setLoss(0)
+		w.net.SetLoss(0)
 		nodes[0].register(t, "web", "after")
 		whole(t, nodes, 30*time.Second)
 		wantAnswers(t, w, "web", []string{"after", "first"}, nodes...)
@@ -62,7 +62,7 @@ func TestLoss(t *testing.T) {
 // crowd starts members that know each other; the first two are agents.
 func crowd(t *testing.T, impl mesh.Impl, members int) (*netWorld, []*node) {
 	t.Helper()
-	w := &netWorld{impl: impl, net: newNetwork(), addrs: map[string]string{}}
+	w := newNetWorld(impl)
 	var nodes []*node
 	for i := range members {
 		role := mesh.RoleDNS
