@@ -144,6 +144,8 @@ type mark struct {
 	file    *os.File
 }
 
+// markSize is an index and its checksum; the file holds them twice, so that a
+// flipped bit does not lose them.
 const markSize = 12
 
 // openMark opens the mark. A mark that does not read counts as none.
@@ -153,9 +155,11 @@ func openMark(path string) (*mark, error) {
 		return nil, fmt.Errorf("open applied mark: %w", err)
 	}
 	m := &mark{file: f}
-	var b [markSize]byte
-	if n, _ := f.ReadAt(b[:], 0); n == markSize && crc32.Checksum(b[:8], crcTable) == binary.BigEndian.Uint32(b[8:]) {
-		m.applied.Store(binary.BigEndian.Uint64(b[:8]))
+	for _, off := range []int64{0, markSize} {
+		var b [markSize]byte
+		if n, _ := f.ReadAt(b[:], off); n == markSize && crc32.Checksum(b[:8], crcTable) == binary.BigEndian.Uint32(b[8:]) {
+			m.applied.Store(max(m.applied.Load(), binary.BigEndian.Uint64(b[:8])))
+		}
 	}
 	return m, nil
 }
@@ -168,7 +172,7 @@ func (m *mark) set(index uint64) {
 	m.applied.Store(index)
 	b := binary.BigEndian.AppendUint64(nil, index)
 	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, crcTable))
-	_, _ = m.file.WriteAt(b, 0)
+	_, _ = m.file.WriteAt(append(b, b...), 0)
 }
 
 func (m *mark) close() error {
