@@ -2,6 +2,7 @@ package fluid
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -225,7 +226,7 @@ func (q *query) explain(m *dns.Msg, code uint16, text string) {
 	opt := m.IsEdns0()
 	if opt == nil {
 		opt = &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
-		m.Extra = append(m.Extra[:len(m.Extra):len(m.Extra)], opt)
+		m.Extra = append(slices.Clip(m.Extra), opt)
 	}
 	opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: code, ExtraText: text})
 }

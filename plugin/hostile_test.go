@@ -102,7 +102,7 @@ func TestFlood(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	var wg sync.WaitGroup
 	f := &Fluid{shared: &shared{block: s.zoneBlock()}}
-	f.shared.engine.Store(e)
+	f.engine.Store(e)
 	n := 100_000
 	if testing.Short() {
 		n = 5000

@@ -46,14 +46,20 @@ func TestAnswers(t *testing.T) {
 		{"x.10-0-0-9.checkout", "A", dns.RcodeNameError, "", ""},
 		{"web", "A", 0, "4 in a 10.0.1.1|4 in a 10.0.1.2", ""},
 		{"web", "AAAA", 0, "7 in aaaa fd00::1", ""},
-		{"web", "SRV", 0, "4 in srv 0 1 8080 10-0-1-1-8080.web.@|4 in srv 0 3 8080 10-0-1-2-8080.web.@",
-			"10-0-1-1-8080.web.@ 7 in a 10.0.1.1|10-0-1-1-8080.web.@ 7 in aaaa fd00::1|10-0-1-2-8080.web.@ 4 in a 10.0.1.2"},
-		{"_web._tcp", "SRV", 0, "4 in srv 0 1 8080 10-0-1-1-8080.web.@|4 in srv 0 3 8080 10-0-1-2-8080.web.@",
-			"10-0-1-1-8080.web.@ 7 in a 10.0.1.1|10-0-1-1-8080.web.@ 7 in aaaa fd00::1|10-0-1-2-8080.web.@ 4 in a 10.0.1.2"},
+		{
+			"web", "SRV", 0, "4 in srv 0 1 8080 10-0-1-1-8080.web.@|4 in srv 0 3 8080 10-0-1-2-8080.web.@",
+			"10-0-1-1-8080.web.@ 7 in a 10.0.1.1|10-0-1-1-8080.web.@ 7 in aaaa fd00::1|10-0-1-2-8080.web.@ 4 in a 10.0.1.2",
+		},
+		{
+			"_web._tcp", "SRV", 0, "4 in srv 0 1 8080 10-0-1-1-8080.web.@|4 in srv 0 3 8080 10-0-1-2-8080.web.@",
+			"10-0-1-1-8080.web.@ 7 in a 10.0.1.1|10-0-1-1-8080.web.@ 7 in aaaa fd00::1|10-0-1-2-8080.web.@ 4 in a 10.0.1.2",
+		},
 		{"_checkout._tcp", "SRV", 0, "", ""},
 		{"_nobody._tcp", "SRV", dns.RcodeNameError, "", ""},
-		{"_metrics._tcp.web", "SRV", 0, "7 in srv 0 1 9100 10-0-1-1-8080.web.@",
-			"10-0-1-1-8080.web.@ 7 in a 10.0.1.1|10-0-1-1-8080.web.@ 7 in aaaa fd00::1"},
+		{
+			"_metrics._tcp.web", "SRV", 0, "7 in srv 0 1 9100 10-0-1-1-8080.web.@",
+			"10-0-1-1-8080.web.@ 7 in a 10.0.1.1|10-0-1-1-8080.web.@ 7 in aaaa fd00::1",
+		},
 		{"_metrics._udp.web", "SRV", 0, "", ""},
 		{"_none._tcp.web", "SRV", 0, "", ""},
 		{"_dns._udp.dns-cache", "SRV", 0, "7 in srv 0 1 53 dns-1.dns-cache.@", "dns-1.dns-cache.@ 7 in a 10.0.2.1"},
@@ -74,12 +80,16 @@ func TestAnswers(t *testing.T) {
 		{"10-0-1-1-8080.web", "TXT", 0, `7 in txt "env=prod"`, ""},
 		{"10-0-1-2-8080.web", "TXT", 0, `4 in txt ""`, ""},
 		{"_web._tcp", "PTR", 0, "4 in ptr 10-0-1-1-8080._web._tcp.@|4 in ptr 10-0-1-2-8080._web._tcp.@", ""},
-		{"10-0-1-1-8080._web._tcp", "SRV", 0, "7 in srv 0 1 8080 10-0-1-1-8080.web.@",
-			"10-0-1-1-8080.web.@ 7 in a 10.0.1.1|10-0-1-1-8080.web.@ 7 in aaaa fd00::1"},
+		{
+			"10-0-1-1-8080._web._tcp", "SRV", 0, "7 in srv 0 1 8080 10-0-1-1-8080.web.@",
+			"10-0-1-1-8080.web.@ 7 in a 10.0.1.1|10-0-1-1-8080.web.@ 7 in aaaa fd00::1",
+		},
 		{"10-0-1-1-8080._web._tcp", "TXT", 0, `7 in txt "env=prod"`, ""},
 		{"_services._dns-sd._udp", "PTR", 0, "7 in ptr _dns-cache._tcp.@|7 in ptr _web._tcp.@|7 in ptr _db._tcp.@", ""},
-		{"web", "HTTPS", 0, "7 in https 1 10-0-1-1-8080.web.@",
-			"10-0-1-1-8080.web.@ 7 in a 10.0.1.1|10-0-1-1-8080.web.@ 7 in aaaa fd00::1"},
+		{
+			"web", "HTTPS", 0, "7 in https 1 10-0-1-1-8080.web.@",
+			"10-0-1-1-8080.web.@ 7 in a 10.0.1.1|10-0-1-1-8080.web.@ 7 in aaaa fd00::1",
+		},
 		{"_8443._https.web", "HTTPS", 0, "4 in https 1 10-0-1-2-8080.web.@", "10-0-1-2-8080.web.@ 4 in a 10.0.1.2"},
 		{"_443._https.web", "HTTPS", dns.RcodeNameError, "", ""},
 		{"_53._dns.dns-cache", "SVCB", 0, "7 in svcb 1 dns-1.dns-cache.@", "dns-1.dns-cache.@ 7 in a 10.0.2.1"},
@@ -270,7 +280,7 @@ func TestStale(t *testing.T) {
 		t.Errorf("stale NXDOMAIN without EDE: %v", m)
 	}
 	f := &Fluid{shared: &shared{}}
-	f.shared.engine.Store(e)
+	f.engine.Store(e)
 	if !f.Ready() {
 		t.Error("not ready any more")
 	}

@@ -66,7 +66,7 @@ func prepare(c *caddy.Controller) error {
 		if err != nil {
 			return plugin.Error(pluginName, err)
 		}
-		f.shared.engine.Store(e)
+		f.engine.Store(e)
 		if first {
 			announce(g)
 			e.await(g.settings.process().StartupTimeout)
