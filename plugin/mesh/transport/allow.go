@@ -15,7 +15,7 @@ type AllowList []netip.Prefix
 // ignored. An IPv4 prefix written in its IPv6-mapped form means the IPv4 one.
 func ParseAllowList(s string) (AllowList, error) {
 	var l AllowList
-	for _, f := range strings.Split(s, ",") {
+	for f := range strings.SplitSeq(s, ",") {
 		f = strings.TrimSpace(f)
 		if f == "" {
 			continue

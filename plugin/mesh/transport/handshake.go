@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
@@ -92,7 +93,7 @@ func (t *Transport) dialHandshake(conn net.Conn, k kind, want MemberID, deadline
 }
 
 func (t *Transport) runDial(s *session, k kind, want MemberID, deadline time.Time) error {
-	if err := s.begin(deadline); err != nil {
+	if err := s.begin(t.ctx, deadline); err != nil {
 		return err
 	}
 	mine := t.hello(k)
@@ -132,7 +133,7 @@ func (t *Transport) runDial(s *session, k kind, want MemberID, deadline time.Tim
 // error.
 func (t *Transport) acceptHandshake(conn net.Conn, deadline time.Time) (*session, error) {
 	s := &session{Conn: tls.Server(conn, t.tls)}
-	if err := s.begin(deadline); err != nil {
+	if err := s.begin(t.ctx, deadline); err != nil {
 		return nil, err
 	}
 	if err := s.readHello(); err != nil {
@@ -157,12 +158,12 @@ func (t *Transport) answer(s *session, st status) error {
 	return s.SetDeadline(time.Time{})
 }
 
-// begin runs the TLS handshake.
-func (s *session) begin(deadline time.Time) error {
+// begin runs the TLS handshake, which ends with ctx.
+func (s *session) begin(ctx context.Context, deadline time.Time) error {
 	if err := s.SetDeadline(deadline); err != nil {
 		return refuse(ReasonHandshake, "set deadline: %w", err)
 	}
-	if err := s.Handshake(); err != nil {
+	if err := s.HandshakeContext(ctx); err != nil {
 		return refuse(ReasonHandshake, "tls: %w", err)
 	}
 	state := s.ConnectionState()

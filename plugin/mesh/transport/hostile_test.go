@@ -60,10 +60,10 @@ func TestHostileMember(t *testing.T) {
 				s.Close()
 			}
 			eventually(t, "the stream ended", func() bool {
-				st := victim.Transport.Stats()
+				st := victim.Stats()
 				return st.Streams == 0 && st.Closes.Total() == 1
 			})
-			if d := victim.Transport.Stats().StreamDrops; tc.want != ReasonNone && d.Of(tc.want) != 1 {
+			if d := victim.Stats().StreamDrops; tc.want != ReasonNone && d.Of(tc.want) != 1 {
 				t.Errorf("drops %v, want one for %s", d, tc.want)
 			}
 			if victim.total() != 0 {
@@ -98,12 +98,12 @@ func TestHostileDialer(t *testing.T) {
 					s.Close()
 					t.Fatal("a stream was opened")
 				}
-				eventually(t, "it is counted", func() bool { d := victim.Transport.Stats().StreamDrops; return d.Of(tc.want) == 1 })
+				eventually(t, "it is counted", func() bool { d := victim.Stats().StreamDrops; return d.Of(tc.want) == 1 })
 				// The same as a packet.
 				if _, err := x.WriteTo([]byte("hello"), victim.Addr().String()); err != nil {
 					t.Fatal(err)
 				}
-				eventually(t, "the packet is counted", func() bool { d := victim.Transport.Stats().PacketDrops; return d.Of(tc.want) == 1 })
+				eventually(t, "the packet is counted", func() bool { d := victim.Stats().PacketDrops; return d.Of(tc.want) == 1 })
 			})
 		}
 	}
@@ -137,7 +137,7 @@ func TestReplayedHello(t *testing.T) {
 		from role
 	}{{"recorded elsewhere", roleDialer}, {"reflected", roleAcceptor}} {
 		t.Run(tc.name, func(t *testing.T) {
-			before := victim.Transport.Stats().StreamDrops
+			before := victim.Stats().StreamDrops
 			c := tls.Client(dialRaw(t, victim.Addr()), conf)
 			if err := c.HandshakeContext(t.Context()); err != nil {
 				t.Fatal(err)
@@ -158,7 +158,7 @@ func TestReplayedHello(t *testing.T) {
 				t.Error("the acceptor answers")
 			}
 			eventually(t, "it is counted as forged", func() bool {
-				after := victim.Transport.Stats().StreamDrops
+				after := victim.Stats().StreamDrops
 				return after.Of(ReasonForged) == before.Of(ReasonForged)+1
 			})
 		})
@@ -189,19 +189,19 @@ func TestNoise(t *testing.T) {
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			before := victim.Transport.Stats().StreamDrops
+			before := victim.Stats().StreamDrops
 			c := dialRaw(t, victim.Addr())
 			tc.do(c)
 			if _, err := io.Copy(io.Discard, c); errors.Is(err, net.ErrClosed) {
 				t.Fatal(err)
 			}
 			eventually(t, "it is counted", func() bool {
-				after := victim.Transport.Stats().StreamDrops
+				after := victim.Stats().StreamDrops
 				return after.Total() == before.Total()+1
 			})
 		})
 	}
-	if n := victim.Transport.Stats().Handshakes; n != 0 {
+	if n := victim.Stats().Handshakes; n != 0 {
 		t.Errorf("%d connections still hold a place", n)
 	}
 }
@@ -239,7 +239,7 @@ func TestAllowListFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "both are counted", func() bool {
-		s := victim.Transport.Stats()
+		s := victim.Stats()
 		return s.StreamDrops.Of(ReasonCIDR) == 1 && s.PacketDrops.Of(ReasonCIDR) == 1
 	})
 	if _, err := victim.WriteTo([]byte("hello"), x.Addr().String()); reasonOf(err) != ReasonCIDR {
@@ -276,10 +276,10 @@ func TestConfigValidate(t *testing.T) {
 		want string
 	}{
 		{"loopback without key", func(*Config) {}, ""},
-		{"no id", func(c *Config) { c.ID = "" }, "ID has 0 bytes"},
-		{"long id", func(c *Config) { c.ID = MemberID(strings.Repeat("x", 65)) }, "ID has 65 bytes"},
-		{"long label", func(c *Config) { c.Label = strings.Repeat("x", 256) }, "Label"},
-		{"no bind", func(c *Config) { c.Bind = netip.AddrPort{} }, "Bind is not set"},
+		{"no id", func(c *Config) { c.ID = "" }, "id has 0 bytes"},
+		{"long id", func(c *Config) { c.ID = MemberID(strings.Repeat("x", 65)) }, "id has 65 bytes"},
+		{"long label", func(c *Config) { c.Label = strings.Repeat("x", 256) }, "label"},
+		{"no bind", func(c *Config) { c.Bind = netip.AddrPort{} }, "bind is not set"},
 		{"public without key", func(c *Config) { c.Bind = public }, "there is no key"},
 		{"public and insecure", func(c *Config) { c.Bind, c.Insecure = public, true }, ""},
 		{"public with key", func(c *Config) { c.Bind, c.Keyring = public, testRing(t, 1) }, ""},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -152,11 +153,11 @@ func (r *Keyring) Changed() <-chan struct{} {
 
 // String tells the ids of the keys.
 func (r *Keyring) String() string {
-	s := "keyring"
+	names := []string{"keyring"}
 	for _, k := range r.List() {
-		s += " " + k.ID.String()
+		names = append(names, k.ID.String())
 	}
-	return s
+	return strings.Join(names, " ")
 }
 
 // Format prints what String returns, for every verb.

@@ -197,7 +197,7 @@ func TestRotationLosesNothing(t *testing.T) {
 	senders.Wait()
 	eventually(t, "every frame arrived", func() bool { return received() == sent.Load() })
 	for _, mem := range m.members {
-		s := mem.Transport.Stats()
+		s := mem.Stats()
 		// Streams that timed out on a busy machine are not about keys.
 		streams := s.StreamDrops.Total() - s.StreamDrops.Of(ReasonHandshake)
 		if s.FrameDrops.Total() != 0 || s.PacketDrops.Total() != 0 || streams != 0 || s.Closes.Of(ReasonKeyRemoved) != 0 {
@@ -235,11 +235,11 @@ func TestRemovedKeyEndsStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the stream ended", func() bool {
-		s := a.Transport.Stats()
+		s := a.Stats()
 		return s.Closes.Of(ReasonKeyRemoved) == 1 && s.Streams == 0
 	})
 	b.Send("a", []byte("x"), Data)
-	eventually(t, "the next one is refused", func() bool { d := a.Transport.Stats().StreamDrops; return d.Of(ReasonWrongKey) > 0 })
+	eventually(t, "the next one is refused", func() bool { d := a.Stats().StreamDrops; return d.Of(ReasonWrongKey) > 0 })
 	if a.total() != 1 {
 		t.Error("a frame arrived after the key was removed")
 	}

@@ -261,7 +261,7 @@ func (w *window) add(c uint64) {
 
 func checkLabel(label string) error {
 	if len(label) > 255 {
-		return fmt.Errorf("cluster label has %d bytes, at most 255 are allowed", len(label))
+		return fmt.Errorf("it has %d bytes, at most 255 are allowed", len(label))
 	}
 	return nil
 }

@@ -64,7 +64,7 @@ func (st *stream) stop(r Reason) {
 	} else if r != ReasonClosed {
 		return
 	}
-	st.SetDeadline(time.Now().Add(end)) //nolint:errcheck // a closed connection needs none
+	st.SetDeadline(time.Now().Add(end)) // a closed connection needs none
 }
 
 // extend sets a deadline for the next read or write unless the stream was
@@ -73,7 +73,7 @@ func (st *stream) extend(set func(time.Time) error, d time.Duration) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.reason == ReasonNone {
-		set(time.Now().Add(d)) //nolint:errcheck // the read or write will tell
+		set(time.Now().Add(d)) // the read or write will tell
 	}
 }
 

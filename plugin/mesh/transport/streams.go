@@ -293,8 +293,7 @@ func (s *Streams) gauges() (streams, queueBytes int) {
 
 // violation counts an error that ends a stream, if the peer is at fault.
 func (s *Streams) violation(st *stream, err error) error {
-	var r *refused
-	if errors.As(err, &r) {
+	if r, ok := errors.AsType[*refused](err); ok {
 		s.count.streamDrops.add(r.reason)
 	}
 	if !closedNormally(err) {

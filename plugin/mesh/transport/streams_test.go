@@ -69,10 +69,10 @@ func TestStreamsCarryFrames(t *testing.T) {
 						t.Errorf("frames from %s differ from what was sent", m.from)
 					}
 				}
-				if s := a.Transport.Stats(); s.FramesOut != uint64(len(frames)) || s.FramesIn != uint64(len(frames)) {
+				if s := a.Stats(); s.FramesOut != uint64(len(frames)) || s.FramesIn != uint64(len(frames)) {
 					t.Errorf("frames out %d in %d, want %d", s.FramesOut, s.FramesIn, len(frames))
 				}
-				if s := a.Transport.Stats(); compress && s.FrameBytesOut > uint64(len(random))*9/4 {
+				if s := a.Stats(); compress && s.FrameBytesOut > uint64(len(random))*9/4 {
 					t.Errorf("%d bytes written, nothing was compressed", s.FrameBytesOut)
 				}
 			})
@@ -102,13 +102,13 @@ func TestBothDial(t *testing.T) {
 		<-done
 		eventually(t, "all frames arrived", func() bool { return a.total() == n && b.total() == n })
 		eventually(t, "one stream remains", func() bool {
-			return a.Transport.Stats().Streams == 1 && b.Transport.Stats().Streams == 1
+			return a.Stats().Streams == 1 && b.Stats().Streams == 1
 		})
 		pa, pb := a.Peers(), b.Peers()
 		if len(pa) != 1 || len(pb) != 1 || pa[0].Dialed == pb[0].Dialed {
 			t.Fatalf("peers %+v and %+v are not the ends of one stream", pa, pb)
 		}
-		if d := a.Transport.Stats().FrameDrops; d.Total() != 0 {
+		if d := a.Stats().FrameDrops; d.Total() != 0 {
 			t.Fatalf("frames dropped: %v", d)
 		}
 	}
@@ -138,7 +138,7 @@ func TestSendNeverBlocks(t *testing.T) {
 	if !a.Send("b", []byte("urgent"), Control) {
 		t.Error("a control frame was refused because data waits")
 	}
-	s := a.Transport.Stats()
+	s := a.Stats()
 	if got := s.FrameDrops.Of(ReasonQueueFull); got != uint64(refused) {
 		t.Errorf("%d drops counted, %d were refused", got, refused)
 	}
@@ -193,7 +193,7 @@ func TestSendRefuses(t *testing.T) {
 			if a.Send(tc.to, tc.frame, Data) {
 				t.Error("taken")
 			}
-			if d := a.Transport.Stats().FrameDrops; d.Of(tc.why) != 1 {
+			if d := a.Stats().FrameDrops; d.Of(tc.why) != 1 {
 				t.Errorf("drops %v, want one for %s", d, tc.why)
 			}
 		})
@@ -207,7 +207,7 @@ func TestUnreachablePeer(t *testing.T) {
 	if !a.Send("nobody", []byte("x"), Data) {
 		t.Fatal("the first frame is refused before an attempt")
 	}
-	eventually(t, "the frame is dropped", func() bool { d := a.Transport.Stats().FrameDrops; return d.Of(ReasonUnreachable) == 1 })
+	eventually(t, "the frame is dropped", func() bool { d := a.Stats().FrameDrops; return d.Of(ReasonUnreachable) == 1 })
 	if a.Send("nobody", []byte("x"), Data) {
 		t.Error("taken during the backoff")
 	}
@@ -256,7 +256,7 @@ func TestHandlerPanic(t *testing.T) {
 	a.Send("b", []byte("bad"), Data)
 	a.Send("b", []byte("good"), Data)
 	eventually(t, "both were handled", func() bool { return calls.Load() == 2 })
-	if d := b.Transport.Stats().StreamDrops; d.Of(ReasonPanic) != 1 {
+	if d := b.Stats().StreamDrops; d.Of(ReasonPanic) != 1 {
 		t.Errorf("drops %v, want one panic", d)
 	}
 	if len(b.Peers()) != 1 {
@@ -273,13 +273,13 @@ func TestStreamLimit(t *testing.T) {
 		m.Send("hub", []byte("x"), Data)
 		ms = append(ms, m)
 	}
-	eventually(t, "two are refused", func() bool { d := hub.Transport.Stats().StreamDrops; return d.Of(ReasonLimit) == 2 })
+	eventually(t, "two are refused", func() bool { d := hub.Stats().StreamDrops; return d.Of(ReasonLimit) == 2 })
 	eventually(t, "two are in", func() bool { return hub.total() == 2 })
 	refused := 0
 	eventually(t, "the refused know", func() bool {
 		refused = 0
 		for _, m := range ms {
-			if d := m.Transport.Stats().StreamDrops; d.Of(ReasonLimit) > 0 {
+			if d := m.Stats().StreamDrops; d.Of(ReasonLimit) > 0 {
 				refused++
 			}
 		}
@@ -303,14 +303,14 @@ func TestUpAndDown(t *testing.T) {
 		t.Errorf("event %q, want up b", got)
 	}
 	eventually(t, "the stream is open at both", func() bool { return b.total() == 1 })
-	b.Streams.Disconnect("a")
+	b.Disconnect("a")
 	if got := <-events; got != "down b remote" {
 		t.Errorf("event %q, want down b remote", got)
 	}
 	eventually(t, "both have closed", func() bool {
-		return a.Transport.Stats().Streams == 0 && b.Transport.Stats().Streams == 0
+		return a.Stats().Streams == 0 && b.Stats().Streams == 0
 	})
-	if c := b.Transport.Stats().Closes; c.Of(ReasonClosed) != 1 {
+	if c := b.Stats().Closes; c.Of(ReasonClosed) != 1 {
 		t.Errorf("closes %v, want one by this side", c)
 	}
 }

@@ -34,15 +34,15 @@ func TestIdleStreamEnds(t *testing.T) {
 			wait(t.Context(), time.Minute)
 			b.Send("a", []byte("y"), Data)
 		}
-		if s := a.Transport.Stats(); s.Dials != 1 || s.Streams != 1 {
+		if s := a.Stats(); s.Dials != 1 || s.Streams != 1 {
 			t.Errorf("%d dials, %d streams, want one of each", s.Dials, s.Streams)
 		}
 		start := time.Now()
-		after(t, 10*time.Minute, "closed", func() bool { return a.Transport.Stats().Streams+b.Transport.Stats().Streams == 0 })
+		after(t, 10*time.Minute, "closed", func() bool { return a.Stats().Streams+b.Stats().Streams == 0 })
 		if idle := time.Since(start); idle < 2*time.Minute || idle > 3*time.Minute {
 			t.Errorf("closed after %v without frames", idle)
 		}
-		sa, sb := a.Transport.Stats(), b.Transport.Stats()
+		sa, sb := a.Stats(), b.Stats()
 		if sa.Closes.Of(ReasonIdle)+sb.Closes.Of(ReasonIdle) == 0 {
 			t.Errorf("closes %v and %v, want one idle", sa.Closes, sb.Closes)
 		}
@@ -65,12 +65,12 @@ func TestSilentPeer(t *testing.T) {
 		if took := time.Since(start); took > 45*time.Second {
 			t.Errorf("noticed after %v", took)
 		}
-		if c := a.Transport.Stats().Closes; c.Of(ReasonTimeout) != 1 {
+		if c := a.Stats().Closes; c.Of(ReasonTimeout) != 1 {
 			t.Errorf("closes %v, want one timeout", c)
 		}
 		a.Send("b", []byte("lost"), Data)
 		wait(t.Context(), 10*time.Second)
-		if d := a.Transport.Stats().FrameDrops; d.Of(ReasonUnreachable) != 1 {
+		if d := a.Stats().FrameDrops; d.Of(ReasonUnreachable) != 1 {
 			t.Errorf("drops %v, want one unreachable", d)
 		}
 		n.Heal()
@@ -114,7 +114,7 @@ func TestStuckPeer(t *testing.T) {
 		for range 8 {
 			a.Send("b", frame, Data)
 		}
-		after(t, time.Minute, "the stream ended", func() bool { c := a.Transport.Stats().Closes; return c.Of(ReasonTimeout) == 1 })
+		after(t, time.Minute, "the stream ended", func() bool { c := a.Stats().Closes; return c.Of(ReasonTimeout) == 1 })
 		close(block)
 		after(t, time.Minute, "the next one works", func() bool {
 			a.Send("b", []byte("x"), Data)

@@ -74,19 +74,19 @@ func positive[T int | time.Duration | float64](v, otherwise T) T {
 	return otherwise
 }
 
-// Validate returns why the configuration cannot be used, naming the field.
+// Validate returns why the configuration cannot be used, naming what is wrong.
 func (c *Config) Validate() error {
 	if len(c.ID) == 0 || len(c.ID) > maxMemberID {
-		return fmt.Errorf("ID has %d bytes: a member id has 1 to %d", len(c.ID), maxMemberID)
+		return fmt.Errorf("id has %d bytes: a member id has 1 to %d", len(c.ID), maxMemberID)
 	}
 	if err := checkLabel(c.Label); err != nil {
-		return fmt.Errorf("Label: %w", err)
+		return fmt.Errorf("label: %w", err)
 	}
 	if !c.Bind.Addr().IsValid() {
-		return errors.New("Bind is not set: use for example 127.0.0.1:7946")
+		return errors.New("bind is not set: use for example 127.0.0.1:7946")
 	}
 	if c.Keyring == nil && !c.Insecure && !c.Bind.Addr().IsLoopback() {
-		return fmt.Errorf("Bind %s is not loopback and there is no key: set a key, or allow it as insecure", c.Bind)
+		return fmt.Errorf("bind %s is not loopback and there is no key: set a key, or allow it as insecure", c.Bind)
 	}
 	return nil
 }
