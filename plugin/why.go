@@ -78,8 +78,8 @@ func (e *engine) explain(a *answer.Answer) []string {
 		return append(lines, fmt.Sprintf("source=%s records=%d", [...]string{"zone", "service", "catalog"}[a.Source], len(a.Records)))
 	}
 	svc := a.Service
-	lines = append(lines, fmt.Sprintf("service=%s class=%s index=%d known=%d answered=%d %s",
-		svc.Name, svc.Class, svc.Index, svc.Total, len(svc.Instances), svc.Note))
+	lines = append(lines, strings.TrimSpace(fmt.Sprintf("service=%s class=%s index=%d known=%d answered=%d %s",
+		svc.Name, svc.Class, svc.Index, svc.Total, len(svc.Instances), svc.Note)))
 	now := e.wall().UnixMilli()
 	for i, v := range e.catalog.Verdicts(svc.Name) {
 		if i == maxWhy {
