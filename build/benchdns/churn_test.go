@@ -201,11 +201,13 @@ func TestAsk(t *testing.T) {
 	if err := b.ask(t.Context(), port, 1); err != nil {
 		t.Errorf("the truth: %v", err)
 	}
+	wo.mu.Lock()
 	wo.answers[small.label(1)][0] = "10.9.9.9"
+	delete(wo.answers, small.label(0))
+	wo.mu.Unlock()
 	if err := b.ask(t.Context(), port, 1); err == nil || !strings.Contains(err.Error(), "10.9.9.9") {
 		t.Errorf("another address: got %v", err)
 	}
-	delete(wo.answers, small.label(0))
 	if err := b.ask(t.Context(), port, 0); err == nil {
 		t.Error("no address: got no error")
 	}
