@@ -34,8 +34,12 @@ func TestSockets(t *testing.T) {
 		name string
 		test func(*testing.T, world)
 	}{
-		{"spread", testSpread}, {"late joiner", testLateJoiner}, {"leave", testLeave},
-		{"confirm", testConfirm}, {"labels", testLabels}, {"closed", testClosed},
+		{"spread", testSpread},
+		{"late joiner", testLateJoiner},
+		{"leave", testLeave},
+		{"confirm", testConfirm},
+		{"labels", testLabels},
+		{"closed", testClosed},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.test(t, &socketWorld{impl: mesh.CRDT, keys: [][]byte{key(1), key(2)}})
