@@ -2,11 +2,14 @@ package store
 
 import (
 	"errors"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"github.com/fluid-sd/fluid/plugin/record"
 )
@@ -152,4 +155,34 @@ func TestStoppedLeaderDoesNotLead(t *testing.T) {
 			t.Errorf("%d instances, error %v", old.State().Instances(), old.Err())
 		}
 	})
+}
+
+// TestEntriesHandedOverAgain: a Raft that is started anew begins at its
+// snapshot. Neither the state nor the mark may follow it back, and no snapshot
+// may be taken before it has caught up.
+func TestEntriesHandedOverAgain(t *testing.T) {
+	m := newMachine()
+	var err error
+	if m.f.mark, err = openMark(filepath.Join(t.TempDir(), markFile)); err != nil {
+		t.Fatal(err)
+	}
+	defer m.f.mark.close()
+	logs := []*raft.Log{m.log(reg(instance("a", "10.0.0.1"))), m.log(reg(instance("a", "10.0.0.2"))), m.log(reg(instance("a", "10.0.0.3")))}
+	m.f.ApplyBatch(logs)
+	want := m.f.state()
+	m.f.rewind()
+	m.f.ApplyBatch(logs[:2])
+	if got := m.f.state(); got.Position() != want.Position() || got.Hash() != want.Hash() {
+		t.Errorf("state went to %s, want %s", got.Position(), want.Position())
+	}
+	if got := m.f.mark.applied.Load(); got != want.Position().Index {
+		t.Errorf("mark went to %d, want %d", got, want.Position().Index)
+	}
+	if _, err := m.f.Snapshot(); !errors.Is(err, errReplaying) {
+		t.Errorf("snapshot of index %d with the content of %s: %v", logs[1].Index, want.Position(), err)
+	}
+	m.f.ApplyBatch(logs[2:])
+	if _, err := m.f.Snapshot(); err != nil {
+		t.Errorf("snapshot after it has caught up: %v", err)
+	}
 }
