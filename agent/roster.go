@@ -176,3 +176,13 @@ func (a *Agent) members() []api.Member {
 	slices.SortFunc(out, func(x, y api.Member) int { return cmp.Or(cmp.Compare(x.Role, y.Role), cmp.Compare(x.ID, y.ID)) })
 	return out
 }
+
+// zones returns the zones that the DNS members at this agent's socket serve.
+func (a *Agent) zones() []string {
+	var out []string
+	members, _ := a.feed.Members()
+	for _, m := range members {
+		out = append(out, m.Zones...)
+	}
+	return out
+}

@@ -98,6 +98,8 @@ type Config struct {
 	Local func(ctx context.Context, pos record.Position) Applied
 	// Members returns the roster of DNS members, and those at this agent.
 	Members func() []Member
+	// Zones returns the zones that the DNS members at this agent serve.
+	Zones func() []string
 	// Ready returns why the agent is not ready, and what an operator should
 	// look at besides, by check.
 	Ready func() (reasons []string, checks map[string]string)
@@ -142,6 +144,7 @@ func New(cfg Config) http.Handler {
 	s.snapshotOps(mux)
 	s.memberOps()
 	s.ephemeralOps()
+	s.explainOps()
 	s.healthOps(mux)
 	mux.HandleFunc("/", notFound(mux))
 	return s.guard(mux)

@@ -61,6 +61,7 @@ func newBench(t *testing.T, edit ...func(*api.Config)) *bench {
 			return api.Spread{Everywhere: true, ClientTTL: "5s"}
 		},
 		Local:   func(context.Context, record.Position) api.Applied { return api.Applied{} },
+		Zones:   func() []string { return []string{"fluid.internal."} },
 		Members: func() []api.Member { return []api.Member{} },
 		State:   s.State, Metrics: reg, Gatherer: reg, Log: log, Now: time.Now, Version: "test",
 		Raft:  func() api.Raft { return api.Raft{State: s.Status().State, Servers: []api.RaftServer{}} },
