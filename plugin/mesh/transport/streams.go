@@ -28,8 +28,9 @@ type StreamsConfig struct {
 	// belongs to the handler. A panic is recovered and counted.
 	Handler func(from MemberID, frame []byte)
 	// Up and Down, if set, are called when the first stream to a peer opens and
-	// when the last one ends, in this order, from the goroutine of the stream;
-	// they must not block.
+	// when the last one ends, from the goroutine of the stream; they must not
+	// block. When one stream ends as the next opens, Down may come after the Up
+	// of the next: Peers tells what is.
 	Up   func(MemberID)
 	Down func(MemberID, Reason)
 	// Compress sends frames above 256 bytes as gzip where that is smaller.
