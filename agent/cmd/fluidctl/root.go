@@ -85,7 +85,7 @@ A target is SERVICE, SERVICE/ID, service:NAME or node:NAME.
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(
 		c.registerCmd(), c.deregisterCmd(), c.getCmd(), c.listCmd(), c.resolveCmd(), c.statusCmd(), c.versionCmd(),
-		c.drainCmd(), c.undrainCmd(), c.evictCmd(), c.configCmd(), c.raftCmd(), c.doctorCmd(), c.tlsCmd(), c.snapshotCmd(), c.membersCmd(), c.explainCmd(), c.tlsCmd(),
+		c.drainCmd(), c.undrainCmd(), c.evictCmd(), c.configCmd(), c.raftCmd(), c.doctorCmd(), c.tlsCmd(), c.snapshotCmd(), c.membersCmd(), c.explainCmd(),
 	)
 	wrapArgs(root)
 	return root
