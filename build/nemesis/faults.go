@@ -62,7 +62,8 @@ var faultsByName = map[string]fault{
 		n := (len(c.agents) - 1) / 2
 		return split(ctx, c, "both ways", p.others[:n], append([]*agent{p.leader}, p.others[n:]...))
 	}},
-	"lost-disk": {4, loseDisk},
+	"lost-disk":       {4, loseDisk},
+	"forgetful-voter": {4, forget},
 }
 
 // faultNames returns the faults that fit so many agents, sorted.
@@ -130,6 +131,55 @@ func loseDisk(ctx context.Context, c *cluster, p players) (string, func(context.
 		err = p.others[0].wipe()
 	}
 	return "take the disk of " + p.others[0].name, undo, err
+}
+
+// forget sets the trap for a voter that comes back empty under its old identity:
+// what only it and the leader have on disk is acknowledged while another voter
+// is cut off; then it loses its disk, the leader is away, and the two that know
+// nothing of it could make a quorum. They must not: the leader has to come back.
+func forget(ctx context.Context, c *cluster, p players) (string, func(context.Context) error, error) {
+	voters := p.otherVoters()
+	if err := c.whole(ctx); err != nil || len(voters) != 2 {
+		return "", nil, nil //nolint:nilerr // another fault is chosen then
+	}
+	late, wiped := voters[0], voters[1]
+	_, heal, err := split(ctx, c, "both ways", []*agent{late}, without(c.agents, late))
+	if err != nil {
+		return "", nil, err
+	}
+	pause(ctx, minFault) // writes are acknowledged by the other two
+	_, undo, err := kill(c, p.leader)
+	if err != nil {
+		return "", nil, err
+	}
+	_, back, err := kill(c, wiped)
+	if err == nil {
+		err = wiped.wipe()
+	}
+	if err == nil {
+		err = heal(ctx)
+	}
+	if err == nil {
+		err = back(ctx)
+	}
+	return fmt.Sprintf("cut %s off, then take the disk of %s and kill -9 %s", late.name, wiped.name, p.leader.name), undo, err
+}
+
+// otherVoters returns the voters that do not lead, in random order.
+func (p *players) otherVoters() []*agent {
+	var out []*agent
+	for _, a := range p.others {
+		for _, s := range p.raft.Servers {
+			if s.Name == a.name && s.Suffrage == "voter" {
+				out = append(out, a)
+			}
+		}
+	}
+	return out
+}
+
+func without(agents []*agent, a *agent) []*agent {
+	return slices.DeleteFunc(slices.Clone(agents), func(b *agent) bool { return a == b })
 }
 
 func names(agents []*agent) string {
