@@ -54,6 +54,20 @@ nemesis: ## break a cluster of five real agents for NEMESISTIME and check the hi
 	@$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./agent/cmd/fluid-agent
 	$(GO) run ./build/nemesis -agent $(BIN)/fluid-agent -duration $(NEMESISTIME)
 
+bench-dns: ## compare processor time per DNS query with other servers; BENCHDNS adds flags
+	$(GO) run ./build/benchdns -install $(BENCHDNS)
+
+model: ## check 200,000 random schedules of the catalog, 1,000 histories of Raft, the mesh at full size
+	$(GO) test -timeout 0 -run 'TestSchedules' ./plugin/catalog -schedules 200000
+	FLUID_LINEAR_RUNS=1000 $(GO) test -timeout 0 -run 'Linear' ./agent/store
+	$(GO) test -timeout 0 -v -run 'TestSpeed|TestFaults|TestSplits|TestLoss' ./plugin/mesh -sim.full -sim.runs 200 -split.members 100
+
+nemesis: build ## break a cluster of real processes in network namespaces, check what clients saw; NEMESIS adds flags
+	$(GO) run ./build/nemesis $(NEMESIS)
+
+million: ## measure a million instances in the plugin
+	FLUID_MILLION=1 $(GO) test -v -run 'Million' ./plugin
+
 proto: ## generate the Go code of the feed's protocol
 	$(GO) generate ./plugin/feed/...
 
