@@ -59,14 +59,11 @@ bench-dns: ## compare processor time per DNS query with other servers; BENCHDNS 
 
 model: ## check 200,000 random schedules of the catalog, 1,000 histories of Raft, the mesh at full size
 	$(GO) test -timeout 0 -run 'TestSchedules' ./plugin/catalog -schedules 200000
-	FLUID_LINEAR_RUNS=1000 $(GO) test -timeout 0 -run 'Linear' ./agent/store
+	FLUID_LINEAR_RUNS=1000 $(GO) test -timeout 0 -run 'TestLinearizable' ./agent/store
 	$(GO) test -timeout 0 -v -run 'TestSpeed|TestFaults|TestSplits|TestLoss' ./plugin/mesh -sim.full -sim.runs 200 -split.members 100
 
-nemesis: build ## break a cluster of real processes in network namespaces, check what clients saw; NEMESIS adds flags
-	$(GO) run ./build/nemesis $(NEMESIS)
-
 million: ## measure a million instances in the plugin
-	FLUID_MILLION=1 $(GO) test -v -run 'Million' ./plugin
+	FLUID_MILLION=1 $(GO) test -v -run 'TestMillion' ./plugin
 
 proto: ## generate the Go code of the feed's protocol
 	$(GO) generate ./plugin/feed/...
