@@ -101,8 +101,10 @@ func defaultNode() string {
 }
 
 // immutable are the options that a reload cannot change, because the running
-// mesh member and feed client were made with them.
-var immutable = []string{"agent", "gossip", "gossip_node"}
+// mesh member and feed client were made with them; those after the third count
+// only for a member. Seeds and keys can change, but a mesh cannot begin to
+// encrypt, or end to, one member at a time.
+var immutable = []string{"agent", "gossip", "gossip_node", "gossip_label", "gossip_advertise", "gossip_allow", "gossip_compression", "gossip_key"}
 
 // changed returns which immutable options differ.
 func (p *process) changed(q *process) []string {
@@ -116,6 +118,16 @@ func (p *process) changed(q *process) []string {
 			same = p.Gossip == q.Gossip && p.GossipAddress == q.GossipAddress
 		case "gossip_node":
 			same = p.GossipNode == q.GossipNode
+		case "gossip_label":
+			same = p.GossipLabel == q.GossipLabel || !p.meshed()
+		case "gossip_advertise":
+			same = p.GossipAdvertise == q.GossipAdvertise || !p.meshed()
+		case "gossip_allow":
+			same = slices.Equal(p.GossipAllow, q.GossipAllow) || !p.meshed()
+		case "gossip_compression":
+			same = p.GossipCompression == q.GossipCompression || !p.meshed()
+		case "gossip_key":
+			same = (len(p.GossipKeys) == 0) == (len(q.GossipKeys) == 0) || !p.meshed()
 		}
 		if !same {
 			names = append(names, name)
@@ -159,8 +171,7 @@ func (s settings) process() process {
 
 // validate reports combinations of options that cannot work.
 func (p *process) validate() error {
-	meshed := p.Gossip == gossipMemberlist || p.Gossip == gossipCRDT
-	if !meshed || p.GossipInsecure || len(p.GossipKeys) > 0 {
+	if !p.meshed() || p.GossipInsecure || len(p.GossipKeys) > 0 {
 		return nil
 	}
 	for _, addr := range []string{p.GossipAddress, p.GossipAdvertise} {

@@ -68,6 +68,10 @@ func (e *engine) useFile(path string) {
 		e.rewrite()
 		return
 	}
+	if e.member != nil { // too late to load: the mesh works on the catalog
+		e.file = lastgood.New(path)
+		return
+	}
 	file, head, err := lastgood.Open(path, &loader{e: e})
 	e.file = file
 	if err != nil {
@@ -112,7 +116,7 @@ func (e *engine) rewrite() {
 	if e.file == nil || e.volatile && time.Since(e.rewritten) < rewritePause {
 		return
 	}
-	e.rewritten = time.Now()
+	e.rewritten, e.unsaved = time.Now(), nil
 	err := e.file.Replace(e.head, lastgood.State{
 		Position: e.catalog.Position(), Entries: e.catalog.Entries(), Hash: e.catalog.Hash(), Gossip: e.frames,
 	})

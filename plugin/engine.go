@@ -33,6 +33,7 @@ const (
 type engine struct {
 	options process // as of the start; of these only the immutable ones count
 	client  *feed.Client
+	member  *member // nil without gossip; set before anything runs
 
 	services *table.Map[catalog.Service]
 	nodes    *table.Map[record.Node]
@@ -53,15 +54,17 @@ type engine struct {
 	mu        sync.Mutex // guards what follows; writers only
 	catalog   *catalog.Catalog
 	head      lastgood.Head
-	file      *lastgood.File // nil without snapshot
-	path      string         // of file
-	fromDisk  bool           // the data was read from the file and not confirmed
-	volatile  bool           // the file could not be brought up to date
-	rewritten time.Time      // when that was tried last
-	maxTTL    time.Duration  // largest TTL of any record ever answered
-	dirty     bool           // the exported zone changed since serial did
-	bumped    time.Time      // when serial last rose
-	advanced  time.Time      // when the catalog was last told the time
+	file      *lastgood.File                   // nil without snapshot
+	path      string                           // of file
+	fromDisk  bool                             // the data was read from the file and not confirmed
+	volatile  bool                             // the file could not be brought up to date
+	unsaved   *record.Position                 // what the file holds, where the mesh went on from there; else nil
+	kept      map[record.OriginID]catalog.Head // gossip that the file holds
+	rewritten time.Time                        // when that was tried last
+	maxTTL    time.Duration                    // largest TTL of any record ever answered
+	dirty     bool                             // the exported zone changed since serial did
+	bumped    time.Time                        // when serial last rose
+	advanced  time.Time                        // when the catalog was last told the time
 	zones     map[string]*served
 	lastZone  uint64 // id of the zone made last
 	notify    map[*notifier]bool
@@ -95,7 +98,7 @@ func newEngine(p process) *engine {
 		options: p, services: table.NewMap[catalog.Service](0), nodes: table.NewMap[record.Node](0),
 		answers: table.NewAnswers[kept](p.Capacity), denials: table.NewAnswers[kept](p.Denial),
 		synced: make(chan struct{}), start: time.Now(), wall: time.Now,
-		catalog: catalog.New(), zones: map[string]*served{}, notify: map[*notifier]bool{},
+		catalog: catalog.New(), kept: map[record.OriginID]catalog.Head{}, zones: map[string]*served{}, notify: map[*notifier]bool{},
 	}
 	e.head.Cluster = p.Cluster
 	e.useFile(p.Snapshot)
@@ -109,20 +112,31 @@ func newEngine(p process) *engine {
 	return e
 }
 
-// run starts the feed client and the clock.
+// run joins the mesh, if the server is to be in one, and starts the feed client
+// and the clock. Without a mesh the agent relays what it knows of gossip.
 func (e *engine) run() error {
-	client, err := feed.NewClient(feed.ClientConfig{
+	conf := feed.ClientConfig{
 		Socket: e.options.Agent, MemberID: e.head.Member, Name: e.options.GossipNode, Version: record.Version,
 		Implementation: feed.RelayImplementation, Relay: true,
-	}, sink{e})
+	}
+	if e.options.meshed() {
+		conf.Implementation, conf.Relay = e.options.Gossip, false
+	}
+	client, err := feed.NewClient(conf, sink{e})
 	if err != nil {
 		return err
 	}
 	e.client = client
+	if err := e.openMember(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	e.cancel = cancel
 	e.done.Go(func() { e.guard("feed", func() { _ = client.Run(ctx) }) })
 	e.done.Go(func() { e.guard("clock", func() { e.tick(ctx) }) })
+	if e.member != nil {
+		e.done.Go(func() { e.guard("search for the mesh", func() { e.member.seek(ctx) }) })
+	}
 	return nil
 }
 
@@ -145,6 +159,9 @@ func (e *engine) tick(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+		}
+		if e.member != nil {
+			e.member.tick(e.wall())
 		}
 		if e.state.Load() == fresh && e.age() > freshFor && e.state.CompareAndSwap(fresh, stale) {
 			log.Warningf("no news for %v: answering from memory, marked stale", freshFor)
@@ -183,10 +200,14 @@ func (e *engine) report(was int32) {
 	log.Infof("serving %d services at position %v", e.services.Len(), e.catalog.Position())
 }
 
-// close ends the engine's goroutines. What it knows can still be read.
+// close leaves the mesh and ends the engine's goroutines. What it knows can
+// still be read.
 func (e *engine) close() {
 	if e.cancel != nil {
 		e.cancel()
+	}
+	if e.member != nil {
+		e.member.leave()
 	}
 	e.mu.Lock()
 	e.follow(nil)
@@ -195,6 +216,8 @@ func (e *engine) close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.file != nil {
+		e.keepGossip()
+		e.flush()
 		if err := e.file.Close(); err != nil {
 			log.Warningf("snapshot: %v", err)
 		}

@@ -72,6 +72,7 @@ type agent struct {
 	changed chan struct{}
 	cluster string
 	relay   feed.Relay
+	impl    string // of gossip
 }
 
 func newAgent(t testing.TB) *agent {
@@ -97,7 +98,7 @@ func idleAgent(t testing.TB) *agent {
 func (a *agent) start() {
 	a.t.Helper()
 	server, err := feed.NewServer(feed.ServerConfig{
-		Source: source{a}, Relay: a.relay, Logger: slog.New(slog.DiscardHandler), Heartbeat: 50 * time.Millisecond,
+		Source: source{a}, Relay: a.relay, Implementation: a.impl, Logger: slog.New(slog.DiscardHandler), Heartbeat: 50 * time.Millisecond,
 	})
 	if err != nil {
 		a.t.Fatal(err)

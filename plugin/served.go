@@ -37,6 +37,9 @@ func (z *served) negative(ttl uint32) []dns.RR {
 // configure makes the engine follow the settings of a Corefile and serve the
 // zones of its blocks.
 func (e *engine) configure(p process, blocks []*block) {
+	if e.member != nil {
+		e.member.configure(&p)
+	}
 	e.answers.SetCapacity(p.Capacity)
 	e.denials.SetCapacity(p.Denial)
 	e.useFile(p.Snapshot)

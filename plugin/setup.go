@@ -102,10 +102,6 @@ func neighbours(cfg *dnsserver.Config) []string {
 
 // announce says what an operator should know about the configuration.
 func announce(g *generation) {
-	p := g.settings.process()
-	if p.Gossip == gossipMemberlist || p.Gossip == gossipCRDT {
-		log.Warningf("gossip %s is not active yet: taking everything from the agent at %s", p.Gossip, p.Agent)
-	}
 	for _, b := range g.blocks {
 		if slices.Contains(b.neighbours, "loadbalance") {
 			log.Warningf("%s: loadbalance in the same server block reorders answers that are already weighted", b.zones[0].Origin)
@@ -126,6 +122,10 @@ func (e *engine) await(timeout time.Duration) {
 	select {
 	case <-e.synced:
 	case <-t.C:
-		log.Warningf("nothing known after %v: answering SERVFAIL until the agent at %s is there", timeout, e.options.Agent)
+		source := "the agent at " + e.options.Agent
+		if e.member != nil {
+			source += " or the mesh"
+		}
+		log.Warningf("nothing known after %v: answering SERVFAIL until %s tells", timeout, source)
 	}
 }

@@ -20,7 +20,7 @@ func (s sink) Hello() feed.Hello {
 	e := s.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	h := feed.Hello{Position: e.catalog.Position(), Hash: e.catalog.Hash(), ClusterID: e.head.Cluster, Vector: e.vector(), ClientTTL: e.maxTTL, Volatile: e.volatile}
+	h := feed.Hello{Position: e.catalog.Position(), Hash: e.catalog.Hash(), ClusterID: e.head.Cluster, Vector: e.vector(), ClientTTL: e.maxTTL, Volatile: e.volatile || e.unsaved != nil}
 	for _, z := range e.zones {
 		h.Zones = append(h.Zones, z.Origin)
 		h.ClientTTL = max(h.ClientTTL, time.Duration(max(z.TTL, z.staleTTL))*time.Second)
@@ -37,6 +37,9 @@ func (s sink) Snapshot(pos record.Position, entries iter.Seq[record.Entry], hash
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.member != nil && pos.Before(e.catalog.Position()) {
+		return nil // the mesh was faster
+	}
 	ch, err := e.catalog.Swap(stage)
 	if err != nil {
 		return err
@@ -52,12 +55,21 @@ func (s sink) Apply(prev, pos record.Position, entries []record.Entry) error {
 	e := s.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	prev, entries, ok := e.newer(prev, pos, entries)
+	if !ok {
+		e.flush() // what the mesh brought is about to be acknowledged
+		return nil
+	}
 	ch, err := e.catalog.Apply(prev, pos, entries)
 	if err != nil {
 		return err
 	}
 	e.publish(ch)
 	e.confirm()
+	if e.unsaved != nil {
+		e.flush()
+		return nil
+	}
 	e.journal(prev, pos, entries)
 	return nil
 }
@@ -98,9 +110,11 @@ func (s sink) Relay(frame []byte) error {
 
 // State implements feed.Sink.
 func (s sink) State(connected bool, err error) {
-	s.e.mu.Lock()
-	s.e.observe(connected)
-	s.e.mu.Unlock()
+	if s.e.member == nil { // else the mesh knows better
+		s.e.mu.Lock()
+		s.e.observe(connected)
+		s.e.mu.Unlock()
+	}
 	if connected {
 		agentConnected.Set(1)
 		log.Infof("connected to the agent at %s", s.e.options.Agent)
