@@ -10,7 +10,7 @@ NEMESISTIME ?= 60s
 TESTTIMEOUT ?= 10m
 
 # The directories plugin, agent and build are never targets.
-.PHONY: help build full run test race lint fuzz bench proto tidy clean ci rename nemesis plugin agent
+.PHONY: help build full run test race lint fuzz fuzz-dns bench bench-dns model nemesis million proto tidy clean ci rename plugin agent
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
