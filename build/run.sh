@@ -8,6 +8,7 @@ dir=$(mktemp -d "${TMPDIR:-/tmp}/fluid.XXXXXX")
 dns=127.0.0.1:1053
 
 export FLUID_DATA_DIR=$dir/agent FLUID_SOCKET=$dir/run/agent.sock
+export GOSSIP_IMPL=${GOSSIP_IMPL:-crdt} # of both, see Corefile.example
 export FLUID_HTTP_BIND=${FLUID_HTTP_BIND:-127.0.0.1:18080}
 export FLUID_ADDR=http://$FLUID_HTTP_BIND
 pids=()

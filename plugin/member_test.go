@@ -168,6 +168,9 @@ func TestMember(t *testing.T) {
 			if got := position(); got != want {
 				t.Errorf("position %v, want %v", got, want)
 			}
+			if got := samples(t)["coredns_fluid_mesh_members{state=alive}"]; got != 2 {
+				t.Errorf("%v members are counted as alive, want 2", got)
+			}
 		})
 	}
 }

@@ -4,11 +4,14 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/metrics"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/fluid-sd/fluid/plugin/mesh"
 )
 
 const subsystem = "fluid"
@@ -132,6 +135,7 @@ func init() { prometheus.MustRegister(collector{leases: &leases}) }
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descEntries, descHits, descMisses, descEvictions, descApplied, descGeneration, descState, descAge, descSerial, descEvents,
+		descMembers, descMeshLag, descFrames, descBytes, descDropped,
 	} {
 		ch <- d
 	}
@@ -183,5 +187,43 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		"batch": st.Batches, "behind": st.Behind, "diverged": st.Diverged, "relay": st.Relayed, "refused": e.refused.Load(),
 	} {
 		counter(descEvents, n, name)
+	}
+	if e.member != nil {
+		e.member.collect(gauge, counter)
+	}
+}
+
+var (
+	descMembers = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, subsystem, "mesh_members"),
+		"Number of members of the mesh, by state.", []string{"state"}, nil)
+	descMeshLag = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, subsystem, "mesh_lag_seconds"),
+		"Time since the last frame from another member of the mesh.", nil, nil)
+	descFrames = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, subsystem, "mesh_frames_total"),
+		"Counter of frames of the mesh, by direction.", []string{"direction"}, nil)
+	descBytes = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, subsystem, "mesh_bytes_total"),
+		"Counter of bytes in frames of the mesh, by direction.", []string{"direction"}, nil)
+	descDropped = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, subsystem, "mesh_dropped_total"),
+		"Counter of frames of the mesh that were not taken in or not sent, by reason.", []string{"reason"}, nil)
+)
+
+// collect reports what the member sees.
+func (m *member) collect(gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, uint64, ...string)) {
+	states := map[mesh.State]int{mesh.Alive: 0, mesh.Suspect: 0, mesh.Dead: 0, mesh.Left: 0}
+	for _, o := range m.Members() {
+		states[o.State]++
+	}
+	for state, n := range states {
+		gauge(descMembers, float64(n), state.String())
+	}
+	st := m.Stats()
+	if !st.LastFrame.IsZero() {
+		gauge(descMeshLag, time.Since(st.LastFrame).Seconds())
+	}
+	counter(descFrames, st.FramesIn, "in")
+	counter(descFrames, st.FramesOut, "out")
+	counter(descBytes, st.BytesIn, "in")
+	counter(descBytes, st.BytesOut, "out")
+	for reason, n := range st.Dropped {
+		counter(descDropped, n, reason)
 	}
 }

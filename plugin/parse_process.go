@@ -138,6 +138,8 @@ func gossip(_ *parser, args []string) (func(*process), error) {
 	}
 	impl, addr := args[0], ""
 	switch impl {
+	case gossipRelay: // an environment variable that is not set
+		return func(q *process) { q.Gossip = impl }, nil
 	case gossipInMemory:
 		if len(args) == 2 {
 			return nil, errors.New("inmemory stays inside the process and takes no address")
