@@ -34,7 +34,11 @@ func TestServiceConfig(t *testing.T) {
 	if len(m.Answer) != 1 || m.Answer[0].Header().Ttl != 4 {
 		t.Errorf("answer %v, want one instance, with the smallest TTL of the set", m.Answer)
 	}
-	for name, want := range map[string]uint32{"web": 40, "x.web": 3, "checkout": 3} {
+	for name, want := range map[string]uint32{
+		"web": 40, "web.service": 40, "red.web.service": 40, "_none._tcp.web": 40, "_web._tcp": 40, "z9.pin._zone.web": 40, "_tcp.web": 40,
+		"x.web": 40, "x.10-0-1-1-8080.web": 40, "x._web._tcp": 40, "y.x._web._tcp.service": 40, "_1._none.web": 40, "_.web.service": 40,
+		"checkout": 3, "x.checkout": 3, "nobody": 3, "x.nobody": 3, "service": 3, "_tcp": 3, "x.node": 3, "web.node": 3, "_nobody._tcp": 3, "x.dns": 3,
+	} {
 		m := s.ask(name+".fluid.internal.", dns.TypeMX)
 		soa, ok := m.Ns[0].(*dns.SOA)
 		if !ok || soa.Minttl != want || soa.Hdr.Ttl != want {

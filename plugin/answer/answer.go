@@ -66,7 +66,7 @@ type Answer struct {
 	Apex bool
 
 	Source  Source
-	Service *catalog.Service // that the name belongs to, nil if none
+	Service *catalog.Service // that the name belongs to or would, nil if none
 	// Costly says that making the answer looked at more than one instance, so
 	// that keeping it pays.
 	Costly bool

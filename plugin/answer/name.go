@@ -221,3 +221,25 @@ func parseZone(n name, labels []string) name {
 }
 
 func underscored(label string) (string, bool) { return strings.CutPrefix(label, "_") }
+
+// serviceIn returns the service that a relative name would belong to, whether
+// or not the name means anything.
+func serviceIn(rel string) string {
+	above, last := cutLast(rel)
+	if last == "service" {
+		above, last = cutLast(above)
+	}
+	if last == "_tcp" {
+		_, last = cutLast(above)
+		last, _ = underscored(last)
+	}
+	return last
+}
+
+// cutLast splits a name before its last label.
+func cutLast(name string) (above, last string) {
+	if i := strings.LastIndexByte(name, '.'); i >= 0 {
+		return name[:i], name[i+1:]
+	}
+	return "", name
+}

@@ -52,6 +52,10 @@ func (z *Zone) Answer(qname string, qtype uint16, data Data) *Answer {
 	if z.empty[rel] {
 		return &Answer{Source: FromZone}
 	}
+	if svc := data.Service(serviceIn(rel)); svc != nil {
+		// The absence is as certain as the service says that its names are.
+		return &Answer{Missing: true, Source: FromService, Service: svc}
+	}
 	return missing
 }
 
