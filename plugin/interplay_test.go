@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/coredns/caddy"
-	_ "github.com/coredns/coredns/plugin/autopath"
+	"github.com/coredns/coredns/plugin/autopath"
 	_ "github.com/coredns/coredns/plugin/dns64"
 	_ "github.com/coredns/coredns/plugin/header"
 	_ "github.com/coredns/coredns/plugin/log"
@@ -21,6 +21,8 @@ import (
 	_ "github.com/coredns/coredns/plugin/tsig"
 	"github.com/miekg/dns"
 )
+
+var _ autopath.AutoPather = (*Fluid)(nil)
 
 // TestInterplay puts each plugin that wraps, rewrites or precedes fluid into
 // its block, on every transport: one reply to a query, to the question that
@@ -67,6 +69,13 @@ func TestInterplay(t *testing.T) {
 		{"autopath . " + resolv, "checkout.fluid.internal.", dns.TypeA, 0, []string{checkout}},
 		{"autopath . " + resolv, "checkout.fluid.internal.fluid.internal.", dns.TypeA, 0, []string{
 			checkout, "checkout.fluid.internal.fluid.internal. 5 in cname checkout.fluid.internal.",
+		}},
+		{"autopath @fluid", "checkout.fluid.internal.", dns.TypeA, 0, []string{checkout}},
+		{"autopath @fluid", "fluid.internal.", dns.TypeNS, 0, []string{"fluid.internal. 5 in ns ns.dns.fluid.internal."}},
+		{"autopath @fluid", "nobody.fluid.internal.", dns.TypeA, dns.RcodeNameError, nil},
+		{"autopath @fluid", "checkout.fluid.internal.", dns.TypeAAAA, 0, nil},
+		{"autopath @fluid\n file " + zone + " example.org", "www.example.org.fluid.internal.", dns.TypeA, 0, []string{
+			checkout, "www.example.org. 60 in cname checkout.fluid.internal.", "www.example.org.fluid.internal. 60 in cname www.example.org.",
 		}},
 		{"template IN A late.fluid.internal {\n answer \"{{ .Name }} 60 IN A 192.0.2.9\"\n fallthrough\n }", "checkout.fluid.internal.", dns.TypeA, 0, []string{checkout}},
 	}
