@@ -12,6 +12,9 @@ import (
 	"github.com/miekg/dns"
 )
 
+// writeTimeout is how long an agent tries a write.
+const writeTimeout = 5 * time.Second
+
 // raftView is the part of GET /v1/raft that the tests look at.
 type raftView struct {
 	Leader struct {
@@ -172,7 +175,11 @@ func TestLeaderFrozen(t *testing.T) {
 	if err := leader.agent.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("writes go on %v after the leader was frozen", w.writes(1, rest...).Round(time.Millisecond))
+	took := w.writes(1, rest...)
+	t.Logf("writes go on %v after the leader was frozen", took.Round(time.Millisecond))
+	if took >= writeTimeout {
+		t.Errorf("the write waited %v for a frozen leader, want less than its whole time of %v", took, writeTimeout)
+	}
 	w.writes(20, rest...)
 	w.reached(rest...)
 	if err := leader.agent.cmd.Process.Signal(syscall.SIGCONT); err != nil {

@@ -25,6 +25,7 @@ type testCluster struct {
 	mu    sync.Mutex // guards what follows
 	nodes map[string]*node
 	cut   map[[2]string]bool // from, to: by name
+	mute  map[string]bool    // takes requests that are forwarded and never answers
 }
 
 // node is a server by name; its directory can outlive several stores.
@@ -39,7 +40,7 @@ type node struct {
 func newCluster(t *testing.T, names ...string) *testCluster {
 	c := &testCluster{
 		t: t, root: t.TempDir(), conf: func(*Config) {}, log: slog.DiscardHandler,
-		nodes: map[string]*node{}, cut: map[[2]string]bool{},
+		nodes: map[string]*node{}, cut: map[[2]string]bool{}, mute: map[string]bool{},
 	}
 	t.Cleanup(c.stop)
 	for i, name := range names {
@@ -212,6 +213,20 @@ func (c *testCluster) isolate(name string, down bool) {
 	}
 }
 
+// freeze makes a node what SIGSTOP makes of a process, for the others.
+func (c *testCluster) freeze(name string) {
+	c.isolate(name, true)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mute[name] = true
+}
+
+func (c *testCluster) isMute(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mute[name]
+}
+
 func (c *testCluster) open(a, b string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -278,6 +293,10 @@ type courier struct {
 
 func (f *courier) Forward(ctx context.Context, leader Server, request []byte) ([]byte, error) {
 	s := f.c.node(leader.HTTP)
+	if f.c.isMute(leader.HTTP) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	if s == nil || !f.c.open(f.name, leader.HTTP) {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, errCut)
 	}

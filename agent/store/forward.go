@@ -28,8 +28,16 @@ const (
 	replyDiskFull    = 3
 )
 
-// retryPause is how long to wait before asking again who leads.
-const retryPause = 25 * time.Millisecond
+// retryPause is how long to wait before asking again who leads. leaderCheck is
+// how often a forwarded request looks whether the leader it waits for is still
+// the leader.
+const (
+	retryPause  = 25 * time.Millisecond
+	leaderCheck = 100 * time.Millisecond
+)
+
+// errDeposed ends the wait for a leader after which another one came.
+var errDeposed = errors.New("another server leads since")
 
 // execute commits a command on the leader, wherever that is, and answers it
 // without an entry if it would change nothing. What is certainly not done, for
@@ -105,8 +113,13 @@ func (s *Store) executeHere(ctx context.Context, c *command) (outcome, error) {
 func (s *Store) ask(ctx context.Context, leader Server, kind uint64, body string) (parts, error) {
 	b := appendString(appendUint(nil, 1, kind), 2, body)
 	b = appendString(b, 3, s.State().ClusterID())
+	ctx, done := s.whileLeading(ctx, leader)
+	defer done()
 	reply, err := s.cfg.Forwarder.Forward(ctx, leader, b)
 	if err != nil {
+		if cause := context.Cause(ctx); errors.Is(cause, errDeposed) {
+			err = fmt.Errorf("%w: %w", cause, err)
+		}
 		if errors.Is(err, ErrUnavailable) {
 			return parts{}, fmt.Errorf("forward to the leader at %s: %w", leader.HTTP, err)
 		}
@@ -125,6 +138,32 @@ func (s *Store) ask(ctx context.Context, leader Server, kind uint64, body string
 		return p, fmt.Errorf("%w: leader: %s", ErrDiskFull, p.str[2])
 	}
 	return p, fmt.Errorf("%w: leader: %s", ErrUnknown, p.str[2])
+}
+
+// whileLeading returns a context that ends a moment after another server than
+// leader is known to lead: a frozen or cut leader never answers. The moment is
+// for answers on their way, which a planned change of the leader lets through.
+func (s *Store) whileLeading(ctx context.Context, leader Server) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		t := time.NewTicker(leaderCheck)
+		defer t.Stop()
+		for deposed := false; ; {
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+				return
+			}
+			now := s.Leader().ID
+			other := now != "" && now != leader.ID
+			if other && deposed {
+				cancel(errDeposed)
+				return
+			}
+			deposed = other
+		}
+	}()
+	return ctx, func() { cancel(nil) }
 }
 
 // Serve answers a request that another server's Forwarder brought. The error
