@@ -167,7 +167,7 @@ func (e *engine) answer(z *served, name string, typ uint16) *answer.Answer {
 	case a.Missing:
 		// Names that do not exist are found out quickly and asked for at
 		// random; keeping them would only drive out others.
-	case !a.Positive():
+	case !a.Positive(), a.Costly && a.Arbitrary:
 		e.denials.Put(key, e.keep(a, epoch))
 	case a.Costly:
 		e.answers.Put(key, e.keep(a, epoch))

@@ -3,7 +3,6 @@ package fluid
 import (
 	"net"
 	"runtime"
-	"sync"
 	"testing"
 
 	"github.com/coredns/coredns/plugin/test"
@@ -57,7 +56,9 @@ func FuzzServeDNS(f *testing.F) {
 			}
 		}
 	}
+	var g growth
 	f.Fuzz(func(t *testing.T, data []byte) {
+		g.watch(t)
 		m := new(dns.Msg)
 		if m.Unpack(data) != nil {
 			return
@@ -70,6 +71,42 @@ func FuzzServeDNS(f *testing.F) {
 			t.Errorf("rcode %d, error %v, %d replies written", rcode, err, w.sent)
 		}
 	})
+}
+
+// growth sees whether goroutines or memory pile up over many runs.
+type growth struct {
+	runs       int
+	goroutines int
+	heap       uint64
+}
+
+// growthEvery is how many runs there are between two looks, and before the
+// first, by which the answers that can be kept are.
+const growthEvery = 50_000
+
+func (g *growth) watch(t *testing.T) {
+	t.Helper()
+	if g.runs++; g.runs%growthEvery != 0 {
+		return
+	}
+	goroutines, heap := inUse()
+	if g.goroutines == 0 {
+		g.goroutines, g.heap = goroutines, heap
+	}
+	if goroutines > g.goroutines+16 {
+		t.Errorf("%d goroutines after %d runs, %d at first", goroutines, g.runs, g.goroutines)
+	}
+	if heap > g.heap+64<<20 {
+		t.Errorf("a heap of %d MiB after %d runs, %d at first", heap>>20, g.runs, g.heap>>20)
+	}
+}
+
+// inUse returns the goroutines and the heap that are in use.
+func inUse() (goroutines int, heap uint64) {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return runtime.NumGoroutine(), m.HeapAlloc
 }
 
 // Messages that no decoder makes, but other plugins might.
@@ -87,52 +124,4 @@ func TestOddMessages(t *testing.T) {
 			}
 		})
 	}
-}
-
-// A flood of queries while the writer stands still stays bounded.
-func TestFlood(t *testing.T) {
-	a := newAgent(t)
-	fill(t, a)
-	s := serve(t, zoneFile, a)
-	s.caughtUp()
-	e := leases.running()
-	e.mu.Lock() // no change can come in
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	var wg sync.WaitGroup
-	f := &Fluid{shared: &shared{block: s.zoneBlock()}}
-	f.engine.Store(e)
-	n := 100_000
-	if testing.Short() {
-		n = 5000
-	}
-	for g := range 4 {
-		wg.Go(func() {
-			for i := range n / 4 {
-				name := []string{"web", "nobody", "x.web", "t.web.service"}[i%4]
-				q := queryFor(randomCase(name, g+i)+".fluid.internal.", uint16(1+i%60), 1232)
-				_, _ = f.ServeDNS(t.Context(), silent, q)
-			}
-		})
-	}
-	wg.Wait()
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	e.mu.Unlock()
-	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 32<<20 {
-		t.Errorf("the heap grew by %d MiB", grown>>20)
-	}
-	if st := e.denials.Stats(); st.Entries > defaultDenial {
-		t.Errorf("%d denials, want at most %d", st.Entries, defaultDenial)
-	}
-}
-
-// randomCase varies a name, so that it is another one to a cache.
-func randomCase(name string, n int) string {
-	const letters = "abcdefghijklmnopqrstuvwxyz"
-	if name != "web" {
-		return string(letters[n%26]) + string(letters[n/26%26]) + string(letters[n/676%26]) + name[1:]
-	}
-	return name
 }

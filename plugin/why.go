@@ -18,6 +18,10 @@ const whyPrefix = "_why."
 // maxWhy bounds the records of one explanation.
 const maxWhy = 200
 
+// explaining holds a token for each explanation in the making. They can wait
+// for a writer, and are not to pile up behind one that stands still.
+var explaining = make(chan struct{}, 8)
+
 // why answers for _why.NAME with what is known of NAME: one TXT record for the
 // state of this server, and one for each instance, answered or not. It takes
 // the writers' mutex, as no other query does, and is therefore only for those
@@ -26,6 +30,13 @@ func (q *query) why() (int, error) {
 	if !q.mayAsk() {
 		q.result = resultRefused
 		return dns.RcodeRefused, nil
+	}
+	select {
+	case explaining <- struct{}{}:
+		defer func() { <-explaining }()
+	default:
+		q.result = resultFailed
+		return q.fail(dns.ExtendedErrorCodeOther, "too many explanations at once")
 	}
 	m := new(dns.Msg)
 	m.SetReply(q.state.Req)

@@ -70,7 +70,10 @@ type Answer struct {
 	// Costly says that making the answer looked at more than one instance, so
 	// that keeping it pays.
 	Costly bool
-	Stale  bool // the guard kept an instance in it
+	// Arbitrary says that the question is one of endlessly many with this
+	// answer, which anybody can make up: it is not to drive out others.
+	Arbitrary bool
+	Stale     bool // the guard kept an instance in it
 
 	sets  []set // Records and Extra by instance, best first; nil if there is only one
 	even  bool  // each instance has one of Records and the same chance; sets is nil

@@ -137,9 +137,11 @@ func (z *Zone) service(n name, svc *catalog.Service, qname string, qtype uint16)
 	case formService:
 		return z.some(svc, all, qname, qtype)
 	case formTagged:
-		return z.some(svc, func(in *record.Instance) bool {
+		a := z.some(svc, func(in *record.Instance) bool {
 			return !slices.ContainsFunc(n.tags, func(tag string) bool { return !in.HasTag(tag) })
 		}, qname, qtype)
+		a.Arbitrary = a.Arbitrary || len(n.tags) > 2 // in any order, and again
+		return a
 	case formPin:
 		return z.some(svc, func(in *record.Instance) bool { return in.Zone == n.label }, qname, qtype)
 	case formPrefer:
@@ -167,16 +169,20 @@ func (z *Zone) some(svc *catalog.Service, keep func(*record.Instance) bool, qnam
 // prefer answers with every instance, those of one failure domain first.
 func (z *Zone) prefer(n name, svc *catalog.Service, qname string, qtype uint16) *Answer {
 	ms := unweighted(z.members(svc, all))
+	known := false
 	for i := range ms {
 		ms[i].near = ms[i].Zone == n.label
+		known = known || ms[i].near
 	}
-	return z.group(svc, ms, qname, qtype)
+	a := z.group(svc, ms, qname, qtype)
+	a.Arbitrary = a.Arbitrary || !known
+	return a
 }
 
 // group answers with the addresses, ports or alias of the given instances.
 func (z *Zone) group(svc *catalog.Service, ms []member, qname string, qtype uint16) *Answer {
 	if len(ms) == 1 && ms[0].Host != "" {
-		return z.alias(svc, &ms[0], qname)
+		return z.alias(svc, &ms[0], qname, qtype)
 	}
 	if qtype == dns.TypeANY { // one RRset is enough (RFC 8482 section 4.1)
 		for _, typ := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeSRV} {
@@ -204,12 +210,14 @@ func (z *Zone) group(svc *catalog.Service, ms []member, qname string, qtype uint
 	return z.finish(svc, &b)
 }
 
-func (z *Zone) alias(svc *catalog.Service, m *member, qname string) *Answer {
+// alias answers with a CNAME, whatever the type.
+func (z *Zone) alias(svc *catalog.Service, m *member, qname string, qtype uint16) *Answer {
 	cname := &dns.CNAME{Hdr: header(qname, dns.TypeCNAME, m.ttl), Target: m.Host}
 	b := builder{zone: z, typ: dns.TypeCNAME}
 	b.add(m, []dns.RR{cname}, nil)
 	a := z.finish(svc, &b)
 	a.Alias = m.Host
+	a.Arbitrary = qtype != dns.TypeA && qtype != dns.TypeAAAA && qtype != dns.TypeHTTPS
 	return a
 }
 
@@ -221,7 +229,7 @@ func (z *Zone) instance(n name, svc *catalog.Service, qname string, qtype uint16
 	}
 	switch {
 	case m.Host != "":
-		return z.alias(svc, &m, qname)
+		return z.alias(svc, &m, qname, qtype)
 	case qtype == dns.TypeTXT:
 		b := builder{zone: z, typ: qtype}
 		b.add(&m, []dns.RR{txt(qname, m.ttl, m.Meta)}, nil)
