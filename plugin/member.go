@@ -48,6 +48,7 @@ type member struct {
 	cluster  string                          // told to the mesh
 	heard    time.Time                       // when the last frame came
 	attended time.Time                       // since when an agent is in the mesh; zero: none is
+	joined   bool                            // there was company once
 	presumed map[string]catalog.MemberStatus // of agents that the mesh never saw
 	looked   time.Time                       // when presumed and the snapshot were last seen to
 }
@@ -178,7 +179,7 @@ func (m *member) tick(now time.Time) {
 	last := m.Stats().LastFrame
 	// memberlist carries data in its own packets; its probes are the news.
 	news := last.After(m.heard) || m.impl == mesh.Memberlist && alive > 0
-	m.heard = last
+	m.heard, m.joined = last, m.joined || alive > 0
 	switch {
 	case agents == 0:
 		m.attended = time.Time{}
@@ -197,7 +198,7 @@ func (m *member) tick(now time.Time) {
 		e.confirm()
 	}
 	if look {
-		m.presume(members, alive == 0)
+		m.presume(members)
 		e.keepGossip()
 	}
 	e.flush()
@@ -214,26 +215,23 @@ func (m *member) tick(now time.Time) {
 }
 
 // presume tells the catalog of agents that this member never met: their
-// records came from the snapshot or from others. Where there is company that
-// does not know them either, they are gone; alone nothing can be told, and the
-// last known good stands. Called with the engine's mu held.
-func (m *member) presume(members []mesh.Member, alone bool) {
+// records came from the snapshot or from others. Members that were met do not
+// know them either, so they are gone; before any was met nothing can be told,
+// and the last known good stands. Called with the engine's mu held.
+func (m *member) presume(members []mesh.Member) {
 	e := m.e
 	met := make(map[string]bool, len(members))
 	for _, o := range members {
 		met[o.ID] = true
+		delete(m.presumed, o.ID)
 	}
-	status := catalog.MemberDead
-	if alone {
-		status = catalog.MemberAlive
+	status := catalog.MemberAlive
+	if m.joined {
+		status = catalog.MemberDead
 	}
 	for name := range e.catalog.Nodes() {
 		node, ok := e.catalog.Node(name)
-		if !ok || node.ID == "" {
-			continue
-		}
-		if met[node.ID] {
-			delete(m.presumed, node.ID)
+		if !ok || node.ID == "" || met[node.ID] {
 			continue
 		}
 		if old, ok := m.presumed[node.ID]; !ok || old != status {

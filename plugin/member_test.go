@@ -362,3 +362,56 @@ func TestMemberAndFeed(t *testing.T) {
 		t.Error("what was read from disk counts as fresh")
 	}
 }
+
+// Of an agent whose records came from the snapshot nothing is known before
+// anybody was met; after that, whom nobody knows is dead.
+func TestMemberPresumes(t *testing.T) {
+	e := newEngine(process{GossipNode: "n1"})
+	t.Cleanup(e.close)
+	now := time.Now()
+	e.wall = func() time.Time { return now }
+	m := &member{e: e, presumed: map[string]catalog.MemberStatus{}}
+	gone := catalog.New()
+	owner, _, err := gone.Own(now.UnixMilli(), record.OriginID{8}, 1, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := parseInstance("web 10.0.0.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	header, _ := owner.Describe(now.UnixMilli(), &record.Node{ID: "agent-gone", Name: "gone"})
+	item, _, err := owner.Register(now.UnixMilli(), &in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner.Commit(now.UnixMilli(), header, item)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, d := range gone.Pull(catalog.Want{Origin: owner.ID()}, maxPull) {
+		e.merge(d.Append(nil))
+	}
+	after := func(d time.Duration) int {
+		m.presume(nil)
+		now = now.Add(d)
+		e.publish(e.catalog.Advance(now.UnixMilli()))
+		if s := e.Service("web"); s != nil {
+			return len(s.Instances)
+		}
+		return 0
+	}
+	if got := after(time.Hour); got != 1 {
+		t.Errorf("alone for an hour: %d instances, want 1", got)
+	}
+	m.joined = true
+	if got := after(29 * time.Second); got != 1 {
+		t.Errorf("29 s after the first company: %d instances, want 1", got)
+	}
+	if got := after(2 * time.Second); got != 0 {
+		t.Errorf("31 s after the first company: %d instances, want none", got)
+	}
+	m.presume([]mesh.Member{{ID: "agent-gone", State: mesh.Alive}})
+	if len(m.presumed) != 0 {
+		t.Error("an agent that was met is still presumed dead")
+	}
+}

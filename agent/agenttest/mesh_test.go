@@ -127,3 +127,21 @@ func TestMesh(t *testing.T) {
 		}
 	}
 }
+
+// TestRelayed has an agent and a CoreDNS that do not gossip: what the agent
+// vouches for comes over the feed, and stays when the agent is gone.
+func TestRelayed(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.startAgent()
+	h.startDNS("gossip inmemory")
+	h.vouch("web", "10.0.0.1")
+	h.vouch("web", "10.0.0.2")
+	eventually(t, "both are answered", func() bool { return resolves(h.dns, "web"+zone, "10.0.0.1", "10.0.0.2") })
+	if code, body := h.call(http.MethodDelete, "/v1/services/web/instances/10.0.0.1", ""); code != http.StatusOK {
+		t.Fatalf("DELETE: got %d %s", code, body)
+	}
+	eventually(t, "one is answered", func() bool { return resolves(h.dns, "web"+zone, "10.0.0.2") })
+	h.agent.kill()
+	throughout(t, 33*time.Second, "it is answered without the agent", func() bool { return resolves(h.dns, "web"+zone, "10.0.0.2") })
+}
