@@ -20,6 +20,7 @@ import (
 	"github.com/fluid-sd/fluid/agent/store"
 	"github.com/fluid-sd/fluid/plugin/feed"
 	"github.com/fluid-sd/fluid/plugin/mesh"
+	"github.com/fluid-sd/fluid/plugin/mesh/transport"
 	"github.com/fluid-sd/fluid/plugin/record"
 )
 
@@ -40,7 +41,9 @@ type Agent struct {
 	view   *view
 	feed   *feed.Server
 	origin *origin
-	mesh   atomic.Pointer[mesh.Mesh] // nil until the cluster is known
+	mesh   atomic.Pointer[mesh.Mesh] // nil until the cluster is known, and after a leave
+	meshMu sync.Mutex                // one change of mesh or ring at a time
+	ring   *transport.Keyring        // of the mesh; nil without keys
 
 	joinErr       atomic.Pointer[string] // why joining has failed so far
 	raftAddr      string                 // that other servers are told
@@ -114,6 +117,9 @@ func (a *Agent) start(ctx context.Context) error {
 	}
 	a.undo.push("origin", func(context.Context) error { return a.origin.close() })
 	a.loop("origin", a.tend)
+	if a.ring, err = keyring(a.cfg.Gossip.KeyHex); err != nil {
+		return err
+	}
 	if a.cfg.Gossip.Impl != string(mesh.InMemory) {
 		a.loop("mesh", a.runMesh)
 	}
@@ -223,7 +229,7 @@ func (a *Agent) openHandler() error {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	a.http = api.New(api.Config{
-		Writer: a.store, View: a.view, Cluster: a.store, Ephemeral: a, State: a.store.State, Raft: a.raft, Ready: a.ready,
+		Writer: a.store, View: a.view, Cluster: a.store, Ephemeral: a, Mesh: a, State: a.store.State, Raft: a.raft, Ready: a.ready,
 		Everywhere: a.everywhere, Local: a.local, Members: a.members, Zones: a.zones, JoinSecret: a.cfg.Raft.JoinSecret, Stopping: a.stopping,
 		Metrics: reg, Gatherer: prometheus.Gatherers{reg, shared},
 		Node: a.cfg.NodeName(), Version: record.Version, Token: a.cfg.Token, Log: a.log, Now: time.Now,

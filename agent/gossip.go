@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"iter"
@@ -10,7 +9,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -31,20 +29,16 @@ func (a *Agent) runMesh(ctx context.Context) {
 	if !a.initialized(ctx) {
 		return
 	}
-	m, err := a.openMesh()
+	m, err := a.enterMesh()
 	if err != nil {
 		a.fail("mesh", err)
 		return
 	}
 	defer func() {
-		a.view.attach(nil)
-		if err := m.Close(); err != nil {
+		if err := a.exitMesh(mesh.Mesh.Close); err != nil && !errors.Is(err, api.ErrNoMesh) {
 			a.log.Warn("mesh did not close", "error", err)
 		}
 	}()
-	a.mesh.Store(&m)
-	a.log.Info("in the mesh", "implementation", a.cfg.Gossip.Impl, "address", m.Self().Addr, "seeds", a.cfg.Gossip.Seeds)
-	a.view.attach(m)
 	if len(a.cfg.Gossip.Seeds) > 0 {
 		if _, err := m.Join(ctx, a.cfg.Gossip.Seeds); err != nil && ctx.Err() == nil {
 			a.log.Warn("no seed answers yet; it goes on trying", "error", err)
@@ -72,13 +66,8 @@ func (a *Agent) openMesh() (mesh.Mesh, error) {
 	cfg := mesh.Config{
 		Impl: mesh.Impl(g.Impl), ID: a.meshID(), Name: a.memberName(), Role: mesh.RoleAgent,
 		Zone: a.cfg.Zone, Replica: a.view, Cluster: a.store.State().ClusterID(),
-		Bind: g.Bind, Advertise: g.Advertise, Seeds: g.Seeds, Label: g.Label,
+		Bind: g.Bind, Advertise: g.Advertise, Seeds: g.Seeds, Label: g.Label, Keys: keyBytes(a.ring),
 		Compression: g.Compression, Insecure: a.cfg.Insecure, Logger: a.log.With("part", "mesh"),
-	}
-	for k := range strings.SplitSeq(g.KeyHex, ",") {
-		if key, err := hex.DecodeString(strings.TrimSpace(k)); err == nil && len(key) > 0 { // Validate checked it
-			cfg.Keys = append(cfg.Keys, key)
-		}
 	}
 	for _, s := range g.Allow {
 		if p, err := netip.ParsePrefix(s); err == nil {

@@ -86,6 +86,8 @@ type Config struct {
 	Cluster Cluster
 	// Ephemeral takes tier-2 writes.
 	Ephemeral Ephemeral
+	// Mesh is the agent's place in the gossip mesh.
+	Mesh Mesh
 	// State returns what this agent has applied.
 	State func() store.State
 	// Raft describes consensus.
@@ -144,6 +146,7 @@ func New(cfg Config) http.Handler {
 	s.snapshotOps(mux)
 	s.memberOps()
 	s.ephemeralOps()
+	s.meshOps()
 	s.explainOps()
 	s.healthOps(mux)
 	mux.HandleFunc("/", notFound(mux))

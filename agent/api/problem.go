@@ -31,6 +31,8 @@ var (
 	// ErrUnconfirmed is returned for an ephemeral write that is done at the agent
 	// but not known to as many members as were asked for.
 	ErrUnconfirmed = errors.New("not confirmed")
+	// ErrNoMesh is returned for what only a member of the mesh can do.
+	ErrNoMesh = errors.New("in no mesh")
 	// ErrNotImplemented is returned for what this version does not do.
 	ErrNotImplemented = errors.New("not implemented")
 )
@@ -53,6 +55,7 @@ var kinds = []struct {
 	{store.ErrConflict, http.StatusConflict, "conflict", "Conflict with what is committed", false},
 	{store.ErrOtherCluster, http.StatusConflict, "other-cluster", "Server of another cluster", false},
 	{store.ErrFull, http.StatusConflict, "full", "The cluster has enough servers", false},
+	{ErrNoMesh, http.StatusConflict, "no-mesh", "This agent is in no mesh", false},
 	{store.ErrPrecondition, http.StatusPreconditionFailed, "precondition", "If-Match names another index", false},
 	{store.ErrTooLarge, http.StatusRequestEntityTooLarge, "too-large", "Too large", false},
 	{record.ErrTooLarge, http.StatusRequestEntityTooLarge, "too-large", "Too large", false},

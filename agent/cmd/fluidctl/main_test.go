@@ -23,7 +23,8 @@ func TestMain(m *testing.M) {
 }
 
 // Each script has an agent of its own, at FLUID_ADDR, and a DNS server that
-// knows checkout.fluid.internal, at FLUID_DNS.
+// knows checkout.fluid.internal, at FLUID_DNS. That of keys has another agent,
+// in a mesh with a key, at MESH.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -31,6 +32,13 @@ func TestScripts(t *testing.T) {
 			a, err := startAgent(env)
 			if err != nil {
 				return err
+			}
+			if filepath.Base(env.WorkDir) == "script-keys" {
+				m, err := startAgent(env, inMesh)
+				if err != nil {
+					return err
+				}
+				env.Setenv("MESH", m.HTTP())
 			}
 			server, err := startDNS(env)
 			if err != nil {
@@ -44,7 +52,12 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-func startAgent(env *testscript.Env) (*agent.Agent, error) {
+func inMesh(cfg *agent.Config) {
+	cfg.Gossip.Impl, cfg.Gossip.Bind = "crdt", "127.0.0.1:0"
+	cfg.Gossip.KeyHex = "00112233445566778899aabbccddeeff"
+}
+
+func startAgent(env *testscript.Env, edit ...func(*agent.Config)) (*agent.Agent, error) {
 	dir, err := os.MkdirTemp("", "fluid") // short, for the sockets in it
 	if err != nil {
 		return nil, err
@@ -53,6 +66,9 @@ func startAgent(env *testscript.Env) (*agent.Agent, error) {
 	cfg := agent.Default()
 	cfg.Node, cfg.DataDir, cfg.Socket = "node1", filepath.Join(dir, "data"), filepath.Join(dir, "agent.sock")
 	cfg.HTTPBind, cfg.Raft.Bind = "127.0.0.1:0", "127.0.0.1:0"
+	for _, e := range edit {
+		e(&cfg)
+	}
 	a, err := agent.Start(context.Background(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
