@@ -197,13 +197,23 @@ func certificate(t *testing.T) (directive string, conf *tls.Config) {
 	return "tls " + certFile + " " + keyFile, &tls.Config{RootCAs: roots, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}
 }
 
-// freePort returns a port that nobody uses, for TCP or UDP.
+// freePort returns a port that nobody uses, neither for TCP nor for UDP. Other
+// servers share the ports they use for UDP, so binding it later would succeed
+// and take half of their queries.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 50 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pc, err := net.ListenPacket("udp", l.Addr().String())
+		_ = l.Close()
+		if err == nil {
+			_ = pc.Close()
+			return l.Addr().(*net.TCPAddr).Port
+		}
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no free port")
+	return 0
 }
