@@ -49,7 +49,7 @@ func snippets(t *testing.T, test string) string {
 // Every block is run by one of the tests of this file, or is a figure or a
 // command that the other tests run in another way.
 func TestReadmeHasNoUntestedBlock(t *testing.T) {
-	known := map[string]bool{"tour": true, "nodes": true, "resolved": true, "dnsmasq": true, "bind": true, "coredns": true, "plugincfg": true}
+	known := map[string]bool{"tour": true, "gossip": true, "nodes": true, "resolved": true, "dnsmasq": true, "bind": true, "coredns": true, "plugincfg": true}
 	plain := []string{"──DNS──▶", "make run\nmake test\n", "dig @127.0.0.1 -p 1053 checkout.fluid.internal A +short\n", "apt-get install"}
 	for _, b := range readmeBlocks(t) {
 		ok := known[b.test]
@@ -148,6 +148,40 @@ func TestReadmeTour(t *testing.T) {
 	for _, want := range []string{"web", "checkout", "10.0.0.10", "1 8080 10-0-0-10-8080.web.fluid.internal."} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the tour does not show %q:\n%s", want, out)
+		}
+	}
+}
+
+// Gossip, as a reader types it: what asks is typed again until it shows
+// something.
+func TestReadmeGossip(t *testing.T) {
+	script := "set -u\nuntil_shown() { for _ in $(seq 100); do out=$(eval \"$1\") && [[ $out =~ $2 ]] && break; sleep 0.2; done; echo \"shown: $out\"; }\n"
+	for line := range strings.Lines(snippets(t, "gossip")) {
+		switch line = strings.TrimSuffix(line, "\n"); {
+		case strings.HasPrefix(line, "dig"):
+			script += "until_shown '" + line + "' '^10'\n"
+		case strings.Contains(line, "grep"):
+			script += "until_shown '" + line + "' 'alive.. 2'\n"
+		case strings.HasPrefix(line, "coredns"):
+			script += line + "\nuntil_shown 'fluidctl status >/dev/null && echo up' up\n"
+		default:
+			script += line + "\n"
+		}
+	}
+	cmd := command(t, userEnv(t), "bash", "-c", script+"pkill -P $$; wait\n")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill := func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	t.Cleanup(kill)
+	defer time.AfterFunc(2*time.Minute, kill).Stop()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	out := cmd.Stdout.(*lockedBuilder).String()
+	for _, want := range []string{"shown: 10.0.0.20\n", `mesh_members{state="alive"} 2`} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not shown:\n%s", want, out)
 		}
 	}
 }
