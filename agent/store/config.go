@@ -75,6 +75,9 @@ type Config struct {
 	// trailingLogs replaces the number of entries kept behind a snapshot; for
 	// tests that need a follower to fall behind it.
 	trailingLogs *uint64
+	// single puts every command into an entry of its own, at once; for
+	// benchmarks of what gathering them is worth.
+	single bool
 	// planted breaks the store before it starts; for tests that must notice.
 	planted func(*Store)
 }

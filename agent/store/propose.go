@@ -51,12 +51,16 @@ func (s *Store) propose(ctx context.Context, c *command) (outcome, error) {
 		return outcome{}, refuse(ErrTooLarge, "request: %d bytes exceed the limit of %d; split it", len(raw), MaxEntry-entryOverhead)
 	}
 	p := &proposal{raw: raw, done: make(chan proposed, 1)}
-	select {
-	case s.queue <- p:
-	case <-ctx.Done():
-		return outcome{}, fmt.Errorf("%w: %w before the write could start", ErrUnavailable, ctx.Err())
-	case <-s.ctx.Done():
-		return outcome{}, fmt.Errorf("%w: %w", ErrUnavailable, ErrClosed)
+	if s.cfg.single {
+		s.submit([]*proposal{p}, func() {})
+	} else {
+		select {
+		case s.queue <- p:
+		case <-ctx.Done():
+			return outcome{}, fmt.Errorf("%w: %w before the write could start", ErrUnavailable, ctx.Err())
+		case <-s.ctx.Done():
+			return outcome{}, fmt.Errorf("%w: %w", ErrUnavailable, ErrClosed)
+		}
 	}
 	select {
 	case r := <-p.done:
@@ -114,13 +118,12 @@ func (s *Store) proposeLoop() {
 		batch := append([]*proposal(nil), waiting[:n]...)
 		waiting = append(waiting[:0], waiting[n:]...)
 		size -= bytes
-		s.submit(batch)
+		s.submit(batch, func() { <-s.slots })
 	}
 }
 
-// submit hands one entry to Raft, and frees the slot when it is decided.
-func (s *Store) submit(batch []*proposal) {
-	free := func() { <-s.slots }
+// submit hands one entry to Raft, and calls free when it is decided.
+func (s *Store) submit(batch []*proposal, free func()) {
 	kept := batch[:0]
 	e := logEntry{time: time.Now().UnixMilli(), maxInstances: s.cfg.MaxInstances, maxBytes: s.cfg.MaxBytes}
 	for _, p := range batch {
