@@ -6,11 +6,12 @@ LDFLAGS     := -X github.com/fluid-sd/fluid/plugin/record.Version=$(VERSION)
 BIN         := build/bin
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME    ?= 30s
+FUZZDNSTIME ?= 10m
 NEMESISTIME ?= 60s
 TESTTIMEOUT ?= 10m
 
 # The directories plugin, agent and build are never targets.
-.PHONY: help build full run test race lint fuzz fuzz-dns bench bench-dns model nemesis million proto tidy clean ci rename plugin agent
+.PHONY: help build full run test test-full race lint fuzz fuzz-dns bench bench-dns model nemesis million proto tidy clean ci rename plugin agent
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +34,12 @@ run: build ## start CoreDNS and an agent on loopback, register a demo app, ask f
 test: ## run every test
 	$(GO) test -timeout $(TESTTIMEOUT) ./...
 
+test-full: ## build with every in-tree plugin and test beside those that the lean build lacks
+	@mkdir -p build/dist
+	$(GO) build -tags full -ldflags '$(LDFLAGS)' -o build/dist/coredns-full ./build/coredns
+	@for p in fluid dnssec kubernetes etcd; do build/dist/coredns-full -plugins | grep -qw $$p || { echo "no $$p"; exit 1; }; done
+	$(GO) test -tags full -run '^TestDNSSEC$$' ./plugin
+
 race: ## run every test under the race detector
 	$(GO) test -race -timeout 20m ./...
 
@@ -45,6 +52,10 @@ fuzz: ## fuzz every decoder for FUZZTIME each
 	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
 	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
 	  done; done
+
+fuzz-dns: ## fuzz the DNS handler for FUZZDNSTIME, flood it with 100,000 queries; nothing may grow
+	$(GO) test -run '^$$' -fuzz '^FuzzServeDNS$$' -fuzztime $(FUZZDNSTIME) -timeout 0 ./plugin
+	FLUID_TEST_FLOOD=100000 $(GO) test -count=1 -v -run '^TestFlood$$' ./plugin
 
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...
