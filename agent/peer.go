@@ -117,14 +117,19 @@ func (a *Agent) tryJoin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	self := a.store.Self()
-	joined, err := c.Join(ctx, api.JoinRequest{
-		ID: self.ID, Name: self.Name, Addr: a.raftAddr, HTTP: self.HTTP, Zone: self.Zone, Version: self.Version,
-		Protocol: self.Protocol, ClusterID: a.store.State().ClusterID(), Auto: a.cfg.Raft.Role == "auto",
-	})
+	joined, err := c.Join(ctx, a.joinRequest())
 	if err != nil {
 		return err
 	}
 	a.log.Info("joined the cluster", "cluster", joined.ClusterID, "servers", len(joined.Servers))
 	return nil
+}
+
+// joinRequest is what this agent asks of a cluster that it joins.
+func (a *Agent) joinRequest() api.JoinRequest {
+	self := a.store.Self()
+	return api.JoinRequest{
+		ID: self.ID, Name: self.Name, Addr: a.raftAddr, HTTP: self.HTTP, Zone: self.Zone, Version: self.Version,
+		Protocol: self.Protocol, ClusterID: a.store.State().ClusterID(), Auto: a.cfg.Raft.Role == "auto",
+	}
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/fluid-sd/fluid/agent/api"
 )
@@ -13,7 +14,7 @@ func (a *Agent) raft() api.Raft {
 		State: st.State, Term: st.Term, Generation: st.Generation, CommitIndex: st.CommitIndex,
 		AppliedIndex: st.AppliedIndex, ClusterID: a.store.State().ClusterID(),
 		Leader:  api.RaftLeader{ID: st.Leader.ID, Name: st.Leader.Name, Addr: st.Leader.Addr, HTTP: st.Leader.HTTP},
-		Servers: make([]api.RaftServer, len(st.Servers)),
+		Servers: make([]api.RaftServer, len(st.Servers)), Self: a.joinRequest(), Time: time.Now(),
 	}
 	for i, s := range st.Servers {
 		out.Servers[i] = api.RaftServerOf(s)

@@ -36,7 +36,7 @@ func (h *host) raftNow() (v raftView) {
 
 // newCluster starts three hosts, each with an agent and a CoreDNS, that form
 // one cluster of voters.
-func newCluster(t *testing.T) []*host {
+func newCluster(t testing.TB) []*host {
 	t.Helper()
 	hosts := []*host{newHost(t), newHost(t), newHost(t)}
 	for i, h := range hosts {
@@ -66,7 +66,7 @@ func newCluster(t *testing.T) []*host {
 // watch asks all DNS servers of a cluster for a service that never changes and
 // for the clock, which must never go back.
 type watch struct {
-	t     *testing.T
+	t     testing.TB
 	hosts []*host
 	faces []*clockFace // by host
 	loads []*load
@@ -74,7 +74,7 @@ type watch struct {
 	last  int64               // where the last write that was acknowledged moved it
 }
 
-func startWatch(t *testing.T, hosts []*host) *watch {
+func startWatch(t testing.TB, hosts []*host) *watch {
 	t.Helper()
 	w := &watch{t: t, hosts: hosts, write: writer(t)}
 	hosts[0].register("steady", "10.0.0.9")
@@ -231,7 +231,7 @@ func TestAllAgentsKilled(t *testing.T) {
 
 // writer returns a function that moves the clock through a host, asking again
 // with the same key until the write is acknowledged.
-func writer(t *testing.T) func(h *host) int64 {
+func writer(t testing.TB) func(h *host) int64 {
 	var n int64
 	return func(h *host) int64 {
 		t.Helper()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -307,6 +308,8 @@ type Raft struct {
 	ClusterID    string       `json:"clusterId"`
 	Leader       RaftLeader   `json:"leader"`
 	Servers      []RaftServer `json:"servers" nullable:"false"`
+	Self         JoinRequest  `json:"self" doc:"What this agent sends to a cluster that it wants to join."`
+	Time         time.Time    `json:"time" doc:"The clock of this agent."`
 }
 
 // RaftLeader names the leader; all fields are empty if none is known.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -21,8 +22,12 @@ type finding struct {
 	Detail string `json:"detail"`
 }
 
-// maxLag is how many log entries a healthy server may be behind.
-const maxLag = 1000
+// maxLag is how many log entries a healthy server may be behind, maxSkew how
+// far the clocks of two may be apart: lifetimes are stamped by whoever leads.
+const (
+	maxLag  = 1000
+	maxSkew = 500 * time.Millisecond
+)
 
 func (c *ctl) doctorCmd() *cobra.Command {
 	return &cobra.Command{
@@ -91,6 +96,7 @@ func (c *ctl) examine(ctx context.Context, cl *api.Client) ([]finding, error) {
 // examineServers asks every server for its own view.
 func (c *ctl) examineServers(ctx context.Context, here api.Raft) []finding {
 	var out []finding
+	var read []clock
 	for _, s := range here.Servers {
 		check := "server " + s.Name
 		if s.HTTP == "" {
@@ -103,9 +109,14 @@ func (c *ctl) examineServers(ctx context.Context, here api.Raft) []finding {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		asked := time.Now()
 		there, err := cl.Raft(ctx)
+		answered := time.Now()
 		ready, _ := cl.Ready(ctx) // an error shows in err too
 		cancel()
+		if err == nil && !there.Time.IsZero() { // an older version tells no time
+			read = append(read, readClock(s.Name, there.Time, asked, answered))
+		}
 		switch {
 		case err != nil:
 			out = append(out, finding{check, "problem", "does not answer: " + err.Error()})
@@ -118,7 +129,35 @@ func (c *ctl) examineServers(ctx context.Context, here api.Raft) []finding {
 		}
 		out = append(out, certificates(check, ready.Checks)...)
 	}
-	return out
+	return append(out, clocks(read)...)
+}
+
+// clock is how far a server's clock is ahead of the one here: at least, at most.
+type clock struct {
+	server      string
+	least, most time.Duration
+}
+
+// readClock returns what a time says that a server told between two moments.
+func readClock(server string, told, asked, answered time.Time) clock {
+	// Round takes the monotonic reading away, which the told time has not.
+	return clock{server, told.Sub(answered.Round(0)), told.Sub(asked.Round(0))}
+}
+
+// clocks compares the clocks of the servers. Two differ by what is certain
+// whatever the time on the way was.
+func clocks(read []clock) []finding {
+	if len(read) < 2 {
+		return nil
+	}
+	ahead := slices.MaxFunc(read, func(a, b clock) int { return cmp.Compare(a.least, b.least) })
+	behind := slices.MinFunc(read, func(a, b clock) int { return cmp.Compare(a.most, b.most) })
+	skew := ahead.least - behind.most
+	if skew <= maxSkew {
+		return []finding{{"clocks", "ok", fmt.Sprintf("those of %d servers agree within %s", len(read), maxSkew)}}
+	}
+	return []finding{{"clocks", "warning", fmt.Sprintf("that of %s is %s ahead of that of %s; let NTP set both",
+		ahead.server, skew.Round(time.Millisecond), behind.server)}}
 }
 
 // certificates picks what a server says of its certificates.

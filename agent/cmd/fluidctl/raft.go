@@ -30,8 +30,44 @@ func (c *ctl) raftCmd() *cobra.Command {
 		},
 	}, c.serverCmd("transfer [SERVER]", "Hand leadership to a server, or to the best one", cobra.MaximumNArgs(1), (*api.Client).Transfer),
 		c.serverCmd("remove SERVER", "Remove a server, by name or id",
-			cobra.MatchAll(needArgs("name the server: fluidctl raft remove node3"), cobra.ExactArgs(1)), (*api.Client).Remove))
+			cobra.MatchAll(needArgs("name the server: fluidctl raft remove node3"), cobra.ExactArgs(1)), (*api.Client).Remove),
+		c.joinCmd())
 	return cmd
+}
+
+// joinCmd makes an agent that is part of no cluster a server of one. The
+// cluster asks nothing of the agent that the agent does not tell everybody, so
+// the operator can carry its request.
+func (c *ctl) joinCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "join URL", Short: "Take this agent into the cluster of the agent at URL",
+		Long: "Take this agent into the cluster of the agent at URL, any of it, as RAFT_JOIN_URL does at a start.\n" +
+			"The operator token must be that of the cluster. Joining again changes nothing.",
+		Example: "  fluidctl --addr http://10.0.0.4:18080 raft join http://10.0.0.1:18080",
+		Args:    cobra.MatchAll(needArgs("name an agent of the cluster: fluidctl raft join http://10.0.0.1:18080"), cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			there, err := c.clientOf(args[0])
+			if err != nil {
+				return err
+			}
+			return c.read(cmd.Context(), func(ctx context.Context, cl *api.Client) error {
+				here, err := cl.Raft(ctx)
+				if err != nil {
+					return err
+				}
+				joined, err := there.Join(ctx, here.Self)
+				if err != nil {
+					return fmt.Errorf("join through %s: %w", args[0], err)
+				}
+				return printAs(c, joined, func(w io.Writer, j api.Joined) {
+					row(w, "NAME", "ID", "ADDRESS", "SUFFRAGE", "CLUSTER")
+					for _, s := range j.Servers {
+						row(w, s.Name, s.ID, s.Addr, s.Suffrage, j.ClusterID)
+					}
+				})
+			})
+		},
+	}
 }
 
 // serverCmd is a change of one server, which the leader makes.
