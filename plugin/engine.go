@@ -186,6 +186,9 @@ func (e *engine) age() time.Duration {
 func (e *engine) confirm() {
 	e.news.Store(int64(time.Since(e.start)))
 	e.fromDisk = false
+	if e.state.Load() == unsynced && e.member != nil && !e.member.complete() {
+		return // the member asks again
+	}
 	if was := e.state.Swap(fresh); was != fresh {
 		e.report(was)
 	}

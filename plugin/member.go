@@ -26,6 +26,10 @@ const (
 	// settleFor is how long an agent has to be in the mesh before what was read
 	// from disk counts as compared with it: two rounds of digests.
 	settleFor = 10 * time.Second
+	// A start waits for the mesh until nothing more has come for quietFor, and
+	// holdFor at most.
+	quietFor = 300 * time.Millisecond
+	holdFor  = 3 * time.Second
 )
 
 // member is the engine's end of the gossip mesh. It owns no origin: it takes
@@ -43,6 +47,12 @@ type member struct {
 	mu    sync.Mutex // guards what follows
 	seeds []string
 	keys  [][]byte
+
+	// Guarded by the engine's mu.
+	opened time.Time
+	first  time.Time // when the first news came
+	fresh  time.Time // when the mesh last changed what is answered
+	asked  bool      // somebody would answer already; see complete
 
 	// What follows belongs to tick.
 	cluster  string                          // told to the mesh
@@ -64,13 +74,14 @@ func (e *engine) openMember() error {
 	}
 	m := &member{
 		e: e, impl: mesh.Impl(p.Gossip), kick: make(chan struct{}, 1), seeds: withPorts(p.GossipSeeds), keys: p.GossipKeys,
-		presumed: map[string]catalog.MemberStatus{},
+		presumed: map[string]catalog.MemberStatus{}, opened: time.Now(),
 	}
 	e.mu.Lock()
 	m.cluster = e.head.Cluster
 	for _, h := range e.catalog.Heads() { // the snapshot brought these
 		e.kept[h.Origin] = h
 	}
+	e.member = m
 	e.mu.Unlock()
 	var err error
 	m.Mesh, err = mesh.New(mesh.Config{
@@ -79,9 +90,11 @@ func (e *engine) openMember() error {
 		Allow: p.GossipAllow, Compression: p.GossipCompression, Insecure: p.GossipInsecure, Logger: slog.New(logHandler{}),
 	})
 	if err != nil {
+		e.mu.Lock()
+		e.member = nil
+		e.mu.Unlock()
 		return fmt.Errorf("gossip %s %s: %w", p.Gossip, p.GossipAddress, err)
 	}
-	e.member = m
 	log.Infof("in the mesh as %s (%s) at %s", p.GossipNode, p.Gossip, m.Self().Addr)
 	return nil
 }
@@ -193,6 +206,12 @@ func (m *member) tick(now time.Time) {
 	}
 
 	e.mu.Lock()
+	if news && m.first.IsZero() {
+		m.first = time.Now()
+	}
+	if m.asked {
+		e.confirm()
+	}
 	settled := !m.attended.IsZero() && now.Sub(m.attended) >= settleFor
 	if news && !e.catalog.Position().IsZero() && (!e.fromDisk || settled) {
 		e.confirm()
@@ -212,6 +231,16 @@ func (m *member) tick(now time.Time) {
 		m.cluster = cluster
 		m.SetCluster(cluster)
 	}
+}
+
+// complete reports whether the mesh brought all that it will for now, as far as
+// a member can tell. Before that, a start that answers from the feed alone
+// would deny what agents vouch for. Called with the engine's mu held.
+func (m *member) complete() bool {
+	now := time.Now()
+	m.asked = now.Sub(m.opened) < holdFor &&
+		(m.first.IsZero() || now.Sub(m.first) < quietFor || now.Sub(m.fresh) < quietFor)
+	return !m.asked
 }
 
 // presume tells the catalog of agents that this member never met: their
@@ -278,6 +307,9 @@ func (r replica) Update(f func(*catalog.Catalog) catalog.Changes) {
 	moved := e.catalog.Position() != before
 	if moved || !ch.Empty() {
 		e.publish(ch)
+		if e.member != nil { // nil once it failed to open
+			e.member.fresh = time.Now()
+		}
 	}
 	if moved {
 		e.confirm()

@@ -415,3 +415,26 @@ func TestMemberPresumes(t *testing.T) {
 		t.Error("an agent that was met is still presumed dead")
 	}
 }
+
+// Whoever begins to answer from the feed waits a moment for the mesh: what an
+// agent vouches for would be denied else.
+func TestMemberNoWrongDenial(t *testing.T) {
+	o := newOther(t, nil)
+	o.commit(instance(t, "checkout 10.0.0.9"))
+	a := idleAgent(t)
+	a.cluster, a.impl = o.cluster, gossipCRDT
+	a.start()
+	a.commit(instance(t, "checkout 10.0.0.9"))
+	for i := range 200 {
+		o.register(fmt.Sprintf("web%d 10.0.1.%d", i, i))
+	}
+	s := serve(t, corefile(o.options(""), ""), a)
+	if m := s.ask("checkout.fluid.internal.", dns.TypeA); len(m.Answer) != 1 {
+		t.Errorf("committed: %v", m)
+	}
+	for i := range 200 {
+		if m := s.ask(fmt.Sprintf("web%d.fluid.internal.", i), dns.TypeA); len(m.Answer) != 1 {
+			t.Fatalf("ephemeral: %v", m)
+		}
+	}
+}
