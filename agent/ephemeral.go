@@ -14,7 +14,7 @@ import (
 var _ api.Ephemeral = (*Agent)(nil)
 
 // RegisterEphemeral implements api.Ephemeral. The instance is on this node.
-func (a *Agent) RegisterEphemeral(in *record.Instance) (api.Vouched, error) {
+func (a *Agent) RegisterEphemeral(ctx context.Context, m store.Meta, in *record.Instance, takeover bool) (api.Vouched, error) {
 	if in.Node == "" {
 		in.Node = a.cfg.NodeName()
 	}
@@ -23,6 +23,13 @@ func (a *Agent) RegisterEphemeral(in *record.Instance) (api.Vouched, error) {
 	_, existed := a.origin.items[key]
 	a.origin.mu.Unlock()
 	it, changed, err := a.origin.register(in)
+	var claimed *catalog.ClaimedError
+	if takeover && errors.As(err, &claimed) {
+		if err := a.takeOver(ctx, m, in.Service, in.ID); err != nil {
+			return api.Vouched{}, err
+		}
+		it, changed, err = a.origin.register(in)
+	}
 	v, err := a.vouch(in.Service, in.ID, it, err)
 	v.Created = changed && !existed
 	return v, err
@@ -34,18 +41,12 @@ func (a *Agent) UpdateEphemeral(service, id string, edit func(*record.Instance))
 	return a.vouch(service, id, it, err)
 }
 
-// WithdrawEphemeral implements api.Ephemeral.
-func (a *Agent) WithdrawEphemeral(service, id string) (api.Vouched, error) {
-	it, err := a.origin.withdraw(record.InstanceKey(service, id))
-	return a.vouch(service, id, it, err)
-}
-
 // vouch is the answer to a change, or its error in terms of the interface.
 func (a *Agent) vouch(service, id string, it catalog.Item, err error) (api.Vouched, error) {
 	var claimed *catalog.ClaimedError
 	switch {
 	case errors.As(err, &claimed):
-		return api.Vouched{}, fmt.Errorf("%w: %w; change it there, or remove it there first", store.ErrConflict, err)
+		return api.Vouched{}, fmt.Errorf("%w: %w; change it there, or take it over with ?takeover=true", store.ErrConflict, err)
 	case errors.Is(err, catalog.ErrCritical):
 		return api.Vouched{}, fmt.Errorf("%w: service %s is critical; register with POST /v1/apps", store.ErrConflict, service)
 	case errors.Is(err, catalog.ErrLimit):

@@ -33,6 +33,7 @@ const (
 type origin struct {
 	dir  string
 	view *view
+	id   record.OriginID
 
 	mu    sync.Mutex // one change at a time, from draft to commit; guards what follows
 	owner *catalog.Owner
@@ -54,6 +55,7 @@ func openOrigin(dir string, v *view, now time.Time) (*origin, error) {
 	if err != nil {
 		return nil, fmt.Errorf("origin: %w", err)
 	}
+	o.id = id
 	if o.items, err = readItems(filepath.Join(dir, itemsFile)); err != nil {
 		return nil, fmt.Errorf("origin: %w", err)
 	}
@@ -336,4 +338,7 @@ func (o *origin) over(now int64) (keys []record.Key) {
 	return keys
 }
 
-func (a *Agent) meshID() string { return "agent-" + a.store.ServerID() }
+func (a *Agent) meshID() string { return memberID(a.store.ServerID()) }
+
+// memberID returns the id in the mesh of the agent with a server id.
+func memberID(server string) string { return "agent-" + server }

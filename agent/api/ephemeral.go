@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/fluid-sd/fluid/agent/store"
 	"github.com/fluid-sd/fluid/plugin/record"
 )
 
@@ -19,11 +21,17 @@ import (
 // *record.FieldError.
 type Ephemeral interface {
 	// RegisterEphemeral takes an explicit registration, normalized and valid.
-	RegisterEphemeral(in *record.Instance) (Vouched, error)
+	// An instance that another living agent vouches for is store.ErrConflict;
+	// with takeover it is committed first that it belongs to this one.
+	RegisterEphemeral(ctx context.Context, m store.Meta, in *record.Instance, takeover bool) (Vouched, error)
 	// UpdateEphemeral changes an instance that is registered here by edit.
 	UpdateEphemeral(service, id string, edit func(*record.Instance)) (Vouched, error)
-	// WithdrawEphemeral removes an instance that is registered here.
-	WithdrawEphemeral(service, id string) (Vouched, error)
+	// WithdrawEphemeral removes an instance here and asks the other agents that
+	// vouch for it to do so. One that does not answer is ErrOwner, or, with
+	// force, its version is killed by a commit.
+	WithdrawEphemeral(ctx context.Context, m store.Meta, service, id string, force bool) (Vouched, error)
+	// WithdrawOwn removes an instance that is registered here.
+	WithdrawOwn(service, id, principal string) (Vouched, error)
 	// Confirm blocks until k other members of the mesh know all that was
 	// written before, or ctx ends, and returns how many do.
 	Confirm(ctx context.Context, k int) (int, error)
@@ -34,7 +42,9 @@ type Vouched struct {
 	Service   string `json:"service"`
 	ID        string `json:"id"`
 	Class     string `json:"class" enum:"ephemeral"`
-	Version   string `json:"version" doc:"EPOCH.SEQ of the agent that vouches for it."`
+	Version   string `json:"version" doc:"EPOCH.SEQ of the agent that vouches for it; empty if it was killed."`
+	Owner     string `json:"owner,omitempty" doc:"Node of the agent that vouched for it, if that is another one."`
+	Killed    bool   `json:"killed,omitempty" doc:"It was removed by a commit, since its agent did not answer."`
 	Confirmed int    `json:"confirmed" doc:"Other members of the mesh that are known to have it, if ack asked for any."`
 
 	// Created says that it did not exist here before.
@@ -92,27 +102,31 @@ func (s *server) ephemeralOps() {
 		func(ctx context.Context, in *struct {
 			EphemeralPath
 			AckParams
-			Body Target
+			Takeover bool `query:"takeover" doc:"Commit that an instance of another agent belongs to this one."`
+			Body     Target
 		}) (*vouchedOutput, error) {
 			rec, err := in.instance(&in.Body, s.Now())
 			if err != nil {
 				return nil, err
 			}
-			done, err := s.Ephemeral.RegisterEphemeral(&rec)
+			done, err := s.Ephemeral.RegisterEphemeral(ctx, metaOf(ctx), &rec, in.Takeover)
 			return s.vouched(ctx, &in.AckParams, done, err)
 		})
-	huma.Register(s.huma, op(http.MethodDelete, path, "delete-instance", "Withdraw an ephemeral instance of this agent", servicesTag, http.StatusNotFound),
+	huma.Register(s.huma, op(http.MethodDelete, path, "delete-instance", "Withdraw an ephemeral instance, wherever it is registered", servicesTag, http.StatusNotFound),
 		func(ctx context.Context, in *struct {
 			EphemeralPath
 			AckParams
+			Force bool `query:"force" doc:"If its agent does not answer for 2 s, remove it by a commit."`
 		}) (*vouchedOutput, error) {
 			id, err := in.check()
 			if err != nil {
 				return nil, err
 			}
-			done, err := s.Ephemeral.WithdrawEphemeral(in.Service, id)
+			done, err := s.Ephemeral.WithdrawEphemeral(ctx, metaOf(ctx), in.Service, id, in.Force)
 			return s.vouched(ctx, &in.AckParams, done, err)
 		})
+	huma.Register(s.huma, op(http.MethodPut, path+"/heartbeat", "put-heartbeat", "Renew a TTL check of an ephemeral instance of this agent", servicesTag,
+		http.StatusNotFound, http.StatusNotImplemented), s.heartbeat)
 	huma.Register(s.huma, op(http.MethodPut, path+"/status", "put-status", "Set the status of an ephemeral instance of this agent", servicesTag, http.StatusNotFound),
 		func(ctx context.Context, in *struct {
 			EphemeralPath
@@ -133,6 +147,25 @@ func (s *server) ephemeralOps() {
 		}) (*vouchedOutput, error) {
 			return s.editEphemeral(ctx, &in.EphemeralPath, &in.AckParams, func(r *record.Instance) { r.Weight = in.Body.Weight })
 		})
+}
+
+// heartbeat answers what renews a TTL check: no instance has one.
+func (s *server) heartbeat(_ context.Context, in *struct{ EphemeralPath }) (*vouchedOutput, error) {
+	id, err := in.check()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.Ephemeral.UpdateEphemeral(in.Service, id, func(*record.Instance) {}); err != nil {
+		return nil, toProblem(err, "")
+	}
+	return nil, toProblem(fmt.Errorf("heartbeat: %w: instance %s of %s has no TTL check, and this version has no checks; say how it is with PUT …/status",
+		ErrNotImplemented, id, in.Service), "")
+}
+
+// metaOf returns who asks.
+func metaOf(ctx context.Context) store.Meta {
+	who := callerOf(ctx)
+	return store.Meta{Principal: who.principal, Remote: who.remote}
 }
 
 // check returns the canonical id.
@@ -179,6 +212,9 @@ func (s *server) vouched(ctx context.Context, ack *AckParams, done Vouched, err 
 	if err != nil {
 		return nil, toProblem(err, "body")
 	}
+	if ack.members > 0 && done.Owner != "" {
+		return nil, toProblem(fmt.Errorf("%w: it is removed at %s; who knows of that only %s can tell", ErrUnconfirmed, done.Owner, done.Owner), "")
+	}
 	if ack.members > 0 {
 		ctx, cancel := context.WithTimeout(ctx, ack.timeout)
 		defer cancel()
@@ -192,4 +228,44 @@ func (s *server) vouched(ctx context.Context, ack *AckParams, done Vouched, err 
 		out.Status = http.StatusCreated
 	}
 	return out, nil
+}
+
+// WithdrawRequest is what one agent asks of another that vouches for an
+// instance.
+type WithdrawRequest struct {
+	Service   string `json:"service"`
+	ID        string `json:"id"`
+	Principal string `json:"principal"` // who asked the first one
+}
+
+// withdraw serves WithdrawPath.
+func (s *server) withdraw(w http.ResponseWriter, r *http.Request) {
+	var req WithdrawRequest
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxWithdraw))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&req); err != nil {
+		writeProblem(w, fmt.Errorf("%w: %w", ErrInvalid, err))
+		return
+	}
+	path := EphemeralPath{Service: req.Service, ID: req.ID}
+	id, err := path.check()
+	if err != nil {
+		writeProblem(w, err)
+		return
+	}
+	done, err := s.Ephemeral.WithdrawOwn(req.Service, id, req.Principal)
+	if err != nil {
+		writeProblem(w, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, done)
+}
+
+const maxWithdraw = 4 << 10 // bytes of a WithdrawRequest
+
+// Withdraw asks the agent to withdraw an instance of its own.
+func (c *Client) Withdraw(ctx context.Context, req WithdrawRequest) (Vouched, error) {
+	var out Vouched
+	err := c.do(ctx, http.MethodPost, WithdrawPath, nil, nil, req, &out)
+	return out, err
 }

@@ -31,6 +31,8 @@ var (
 	// ErrUnconfirmed is returned for an ephemeral write that is done at the agent
 	// but not known to as many members as were asked for.
 	ErrUnconfirmed = errors.New("not confirmed")
+	// ErrOwner is returned for a removal whose owner does not answer.
+	ErrOwner = errors.New("owner not reached")
 	// ErrNoMesh is returned for what only a member of the mesh can do.
 	ErrNoMesh = errors.New("in no mesh")
 	// ErrNotImplemented is returned for what this version does not do.
@@ -66,6 +68,7 @@ var kinds = []struct {
 	{ErrNotImplemented, http.StatusNotImplemented, "not-implemented", "Not implemented", false},
 	{ErrUnsynced, http.StatusServiceUnavailable, "unsynced", "Not synced yet", true},
 	{ErrUnconfirmed, http.StatusServiceUnavailable, "unconfirmed", "Done here, not known far enough", true},
+	{ErrOwner, http.StatusServiceUnavailable, "owner", "The agent that vouches for it does not answer", true},
 	{ErrBehind, http.StatusServiceUnavailable, "behind", "This agent does not know enough yet", true},
 	{store.ErrUnknown, http.StatusServiceUnavailable, "unknown-outcome", "The write may or may not be done", true},
 	{store.ErrUnavailable, http.StatusServiceUnavailable, "unavailable", "Not done: no leader with a quorum", true},

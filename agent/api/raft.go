@@ -18,13 +18,14 @@ const raftTag = "raft"
 
 // Paths that servers ask of each other.
 const (
-	JoinPath    = "/v1/raft/join"
-	ForwardPath = "/v1/raft/forward"
-	AppliedPath = "/v1/raft/applied"
+	JoinPath     = "/v1/raft/join"
+	ForwardPath  = "/v1/raft/forward"
+	AppliedPath  = "/v1/raft/applied"
+	WithdrawPath = "/v1/mesh/withdraw"
 )
 
 // peerPaths are those that the join secret opens.
-var peerPaths = []string{JoinPath, ForwardPath, AppliedPath}
+var peerPaths = []string{JoinPath, ForwardPath, AppliedPath, WithdrawPath}
 
 func (s *server) raftOps() {
 	type output struct {
@@ -145,6 +146,7 @@ func (s *server) peerOps(mux *http.ServeMux) {
 		w.Header().Set("Content-Type", "application/octet-stream")
 		_, _ = w.Write(reply) // a server that left learns nothing, as it would anyway
 	})
+	mux.HandleFunc("POST "+WithdrawPath, s.withdraw)
 	mux.HandleFunc("GET "+AppliedPath, func(w http.ResponseWriter, r *http.Request) {
 		pos, err := record.ParsePosition(r.URL.Query().Get("position"))
 		if err != nil {

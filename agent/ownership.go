@@ -1,0 +1,166 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fluid-sd/fluid/agent/api"
+	"github.com/fluid-sd/fluid/agent/store"
+	"github.com/fluid-sd/fluid/plugin/catalog"
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+const (
+	ownerTimeout = 2 * time.Second        // how long an owner is tried
+	ownerPause   = 100 * time.Millisecond // between two attempts
+	fenceTimeout = 5 * time.Second        // for a commit and its way back
+)
+
+// claimant is another origin that holds a version of an instance which no
+// fence hides.
+type claimant struct {
+	origin       record.OriginID
+	member, node string // id in the mesh, and name, of its agent; empty: not known yet
+}
+
+// String names the claimant for people.
+func (cl claimant) String() string {
+	if cl.node != "" {
+		return cl.node
+	}
+	return cl.origin.String()
+}
+
+// claimants returns the other origins that hold an instance.
+func (a *Agent) claimants(service, id string) (out []claimant) {
+	a.view.catchUp()
+	a.view.mu.RLock()
+	defer a.view.mu.RUnlock()
+	var nodes map[record.OriginID]record.Node
+	for _, v := range a.view.cat.Verdicts(service) {
+		hidden := v.Rule == catalog.RuleFenced || v.Rule == catalog.RuleClass
+		if v.Instance.ID != id || v.Instance.Tier != catalog.TierGossip || hidden || v.Origin == a.origin.id {
+			continue
+		}
+		if nodes == nil {
+			nodes = map[record.OriginID]record.Node{}
+			for _, o := range a.view.cat.Origins() {
+				nodes[o.Origin] = o.Node
+			}
+		}
+		n := nodes[v.Origin]
+		out = append(out, claimant{v.Origin, n.ID, n.Name})
+	}
+	return out
+}
+
+// takeOver commits that an instance belongs to this agent: what others claimed
+// before is hidden everywhere, and they withdraw it.
+func (a *Agent) takeOver(ctx context.Context, m store.Meta, service, id string) error {
+	return a.fence(ctx, m, record.Fence{Kind: record.FenceTransfer, Origin: a.origin.id, Service: service, Instance: id})
+}
+
+// fence commits a fence and waits until it acts here.
+func (a *Agent) fence(ctx context.Context, m store.Meta, f record.Fence) error {
+	ctx, cancel := context.WithTimeout(ctx, fenceTimeout)
+	defer cancel()
+	res, err := a.store.PutFence(ctx, m, f)
+	if err == nil {
+		err = a.store.WaitApplied(ctx, res.Position)
+	}
+	if err != nil {
+		return fmt.Errorf("%s %s/%s: %w", f.Kind, f.Service, f.Instance, err)
+	}
+	a.view.catchUp()
+	a.log.Info("fence committed", "kind", f.Kind.String(), "service", f.Service, "instance", f.Instance, "origin", f.Origin.String(),
+		"principal", m.Principal, "remote", m.Remote, "position", res.Position.String())
+	return nil
+}
+
+// WithdrawEphemeral implements api.Ephemeral.
+func (a *Agent) WithdrawEphemeral(ctx context.Context, m store.Meta, service, id string, force bool) (api.Vouched, error) {
+	done, err := a.WithdrawOwn(service, id, m.Principal)
+	found := err == nil
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return done, err
+	}
+	for _, cl := range a.claimants(service, id) {
+		v, err := a.withdrawAt(ctx, m, cl, service, id, force)
+		switch {
+		case errors.Is(err, store.ErrNotFound): // withdrawn meanwhile
+		case err != nil:
+			return api.Vouched{}, err
+		case !found:
+			done, found = v, true
+		}
+	}
+	if !found {
+		return api.Vouched{}, fmt.Errorf("%w: no agent has registered instance %s of %s", store.ErrNotFound, id, service)
+	}
+	return done, nil
+}
+
+// WithdrawOwn implements api.Ephemeral.
+func (a *Agent) WithdrawOwn(service, id, principal string) (api.Vouched, error) {
+	it, err := a.origin.withdraw(record.InstanceKey(service, id))
+	v, err := a.vouch(service, id, it, err)
+	if err == nil {
+		a.log.Debug("instance withdrawn", "service", service, "instance", id, "principal", principal)
+	}
+	return v, err
+}
+
+// withdrawAt asks an owner to withdraw, for two seconds; force kills what an
+// owner that does not answer holds.
+func (a *Agent) withdrawAt(ctx context.Context, m store.Meta, cl claimant, service, id string, force bool) (api.Vouched, error) {
+	v, err := a.askOwner(ctx, cl, api.WithdrawRequest{Service: service, ID: id, Principal: m.Principal})
+	switch {
+	case err == nil:
+		v.Owner = cl.String()
+		return v, nil
+	case errors.Is(err, store.ErrNotFound):
+		return api.Vouched{}, err
+	case !force:
+		return api.Vouched{}, fmt.Errorf("%w: instance %s of %s belongs to %s, which did not answer within %s: %s; ?force=true removes it all the same",
+			api.ErrOwner, id, service, cl, ownerTimeout, err.Error()) // its kind is not that of this answer
+	}
+	if err := a.fence(ctx, m, record.Fence{Kind: record.FenceKill, Origin: cl.origin, Service: service, Instance: id}); err != nil {
+		return api.Vouched{}, err
+	}
+	return api.Vouched{Service: service, ID: id, Class: record.ClassEphemeral.String(), Owner: cl.String(), Killed: true}, nil
+}
+
+// askOwner forwards a removal to the owner until it answers or its time is up.
+func (a *Agent) askOwner(ctx context.Context, cl claimant, req api.WithdrawRequest) (api.Vouched, error) {
+	ctx, cancel := context.WithTimeout(ctx, ownerTimeout)
+	defer cancel()
+	pause := time.NewTicker(ownerPause)
+	defer pause.Stop()
+	for {
+		v, err := a.askOnce(ctx, cl, req)
+		if err == nil || errors.Is(err, store.ErrNotFound) {
+			return v, err
+		}
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return v, err
+		}
+	}
+}
+
+func (a *Agent) askOnce(ctx context.Context, cl claimant, req api.WithdrawRequest) (api.Vouched, error) {
+	for _, sv := range a.store.Servers() {
+		if memberID(sv.ID) != cl.member {
+			continue
+		}
+		c, err := a.peers.to(sv.HTTP)
+		if err != nil {
+			return api.Vouched{}, err
+		}
+		return c.Withdraw(ctx, req)
+	}
+	return api.Vouched{}, errors.New("no server of the cluster has its id")
+}
