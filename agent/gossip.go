@@ -60,7 +60,7 @@ func (a *Agent) initialized(ctx context.Context) bool {
 }
 
 // openMesh starts the member, on the first free port if its address was left
-// at the default.
+// at the default. The default port of CoreDNS is not taken from it.
 func (a *Agent) openMesh() (mesh.Mesh, error) {
 	g := a.cfg.Gossip
 	cfg := mesh.Config{
@@ -86,6 +86,9 @@ func (a *Agent) openMesh() (mesh.Mesh, error) {
 		return nil, err
 	}
 	for i := range maxMoves {
+		if first+i == mesh.DefaultPort {
+			continue
+		}
 		cfg.Bind = net.JoinHostPort(host, strconv.Itoa(first+i))
 		m, err := a.newMesh(cfg)
 		if errors.Is(err, syscall.EADDRINUSE) {
