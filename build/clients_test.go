@@ -91,54 +91,64 @@ func TestClients(t *testing.T) {
 		noNameCode             int // exit code of a name that does not exist
 	}{
 		{
-			"dig", "bind9-dnsutils", []string{"@127.0.0.1", "-p", port, "+time=5", "NAME", "TYPE"},
+			"dig", "bind9-dnsutils",
+			[]string{"@127.0.0.1", "-p", port, "+time=5", "NAME", "TYPE"},
 			[...]string{
 				found:   fmt.Sprintf(header, "NOERROR", 1) + `.*IN\s+A\s+10\.0\.0\.9\n`,
 				noData:  fmt.Sprintf(header, "NOERROR", 0) + `.*IN\s+SOA`,
 				service: fmt.Sprintf(header, "NOERROR", 2) + `.*SRV\s+0 1 8080 10-0-1-\d-8080\.web\.fluid\.internal\.`,
 				noName:  fmt.Sprintf(header, "NXDOMAIN", 0) + `.*IN\s+SOA`,
 				large:   `(?s)Truncated, retrying in TCP mode.*` + fmt.Sprintf(header, "NOERROR", many),
-			}, 0,
+			},
+			0,
 		},
 		{
-			"kdig", "knot-dnsutils", []string{"@127.0.0.1", "-p", port, "+time=5", "NAME", "TYPE"},
+			"kdig", "knot-dnsutils",
+			[]string{"@127.0.0.1", "-p", port, "+time=5", "NAME", "TYPE"},
 			[...]string{
 				found:   fmt.Sprintf(header, "NOERROR", 1) + `.*IN\s+A\s+10\.0\.0\.9\n`,
 				noData:  fmt.Sprintf(header, "NOERROR", 0) + `.*IN\s+SOA`,
 				service: fmt.Sprintf(header, "NOERROR", 2) + `.*SRV\s+0 1 8080 10-0-1-\d-8080\.web\.fluid\.internal\.`,
 				noName:  fmt.Sprintf(header, "NXDOMAIN", 0) + `.*IN\s+SOA`,
 				large:   `(?s)truncated reply.*retrying over TCP.*` + fmt.Sprintf(header, "NOERROR", many),
-			}, 0,
+			},
+			0,
 		},
 		{
-			"host", "bind9-host", []string{"-p", port, "-t", "TYPE", "NAME", "127.0.0.1"},
+			"host", "bind9-host",
+			[]string{"-p", port, "-t", "TYPE", "NAME", "127.0.0.1"},
 			[...]string{
 				found:   `has address 10\.0\.0\.9\n`,
 				noData:  `has no AAAA record`,
 				service: `has SRV record 0 1 8080 10-0-1-\d-8080\.web\.fluid\.internal\.`,
 				noName:  `not found: 3\(NXDOMAIN\)`,
 				large:   `has address 10\.8\.1\.100\n`,
-			}, 1,
+			},
+			1,
 		},
 		{
-			"drill", "ldnsutils", []string{"-a", "-p", port, "NAME", "@127.0.0.1", "TYPE"},
+			"drill", "ldnsutils",
+			[]string{"-a", "-p", port, "NAME", "@127.0.0.1", "TYPE"},
 			[...]string{
 				found:   `(?s)rcode: NOERROR.*ANSWER: 1,.*IN\s+A\s+10\.0\.0\.9\n`,
 				noData:  `(?s)rcode: NOERROR.*ANSWER: 0,.*IN\s+SOA`,
 				service: `(?s)rcode: NOERROR.*ANSWER: 2,.*SRV\s+0 1 8080 10-0-1-\d-8080\.web\.fluid\.internal\.`,
 				noName:  `(?s)rcode: NXDOMAIN.*ANSWER: 0,.*IN\s+SOA`,
 				large:   fmt.Sprintf(`(?s)rcode: NOERROR.*ANSWER: %d,`, many),
-			}, 0,
+			},
+			0,
 		},
 		{
-			"/usr/bin/python3", "python3-pycares", []string{cares, port, "NAME", "TYPE"},
+			"/usr/bin/python3", "python3-pycares",
+			[]string{cares, port, "NAME", "TYPE"},
 			[...]string{
 				found:   `^10\.0\.0\.9\n$`,
 				noData:  `^ARES_ENODATA\n$`,
 				service: `^(10-0-1-\d-8080\.web\.fluid\.internal 8080\n){2}$`,
 				noName:  `^ARES_ENOTFOUND\n$`,
 				large:   `10\.8\.1\.100\n`,
-			}, 0,
+			},
+			0,
 		},
 	}
 	for _, c := range clients {

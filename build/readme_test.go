@@ -49,7 +49,7 @@ func snippets(t *testing.T, test string) string {
 // Every block is run by one of the tests of this file, or is a figure or a
 // command that the other tests run in another way.
 func TestReadmeHasNoUntestedBlock(t *testing.T) {
-	known := map[string]bool{"tour": true, "gossip": true, "nodes": true, "resolved": true, "dnsmasq": true, "bind": true, "coredns": true, "plugincfg": true}
+	known := map[string]bool{"tour": true, "gossip": true, "nodes": true, "resolved": true, "dnsmasq": true, "unbound": true, "bind": true, "coredns": true, "plugincfg": true}
 	plain := []string{"──DNS──▶", "make run\nmake test\n", "dig @127.0.0.1 -p 1053 checkout.fluid.internal A +short\n", "apt-get install"}
 	for _, b := range readmeBlocks(t) {
 		ok := known[b.test]
@@ -254,6 +254,22 @@ func TestReadmeResolvers(t *testing.T) {
 		conf := file("dnsmasq.conf", snippets(t, "dnsmasq")+"port="+port+"\nlisten-address=127.0.0.1\nbind-interfaces\nno-resolv\nno-hosts\nuser=root\npid-file=\n")
 		start(t, env, "dnsmasq", "--keep-in-foreground", "--conf-file="+conf)
 		eventually(t, "dnsmasq", want("127.0.0.1:"+port, "checkout.fluid.internal", "10.0.0.9"))
+	})
+	t.Run("unbound", func(t *testing.T) {
+		needs(t, "unbound", "unbound")
+		port := freePort(t)
+		conf := file("unbound.conf", snippets(t, "unbound")+`server:
+			interface: 127.0.0.1
+			port: `+port+`
+			do-daemonize: no
+			username: ""
+			chroot: ""
+			directory: "`+dir+`"
+			pidfile: ""
+			use-syslog: no
+		`)
+		start(t, env, "unbound", "-d", "-p", "-c", conf)
+		eventually(t, "unbound", want("127.0.0.1:"+port, "checkout.fluid.internal", "10.0.0.9"))
 	})
 	t.Run("bind", func(t *testing.T) {
 		needs(t, "named", "bind9")
