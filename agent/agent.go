@@ -41,6 +41,7 @@ type Agent struct {
 	view   *view
 	feed   *feed.Server
 	origin *origin
+	copies *copies                   // nil without any
 	mesh   atomic.Pointer[mesh.Mesh] // nil until the cluster is known, and after a leave
 	meshMu sync.Mutex                // one change of mesh or ring at a time
 	ring   *transport.Keyring        // of the mesh; nil without keys

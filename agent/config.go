@@ -24,6 +24,9 @@ const (
 	DefaultGossipBind = "127.0.0.1:7946"
 )
 
+// maxCopies bounds how many copies of snapshots are kept.
+const maxCopies = 100_000
+
 // Config is everything an agent can be told. Default fills in the values that
 // have one; Load reads the rest from flags, the environment and a YAML file.
 // The koanf tag is the YAML key; see Load for the names of flags and
@@ -73,6 +76,13 @@ type RaftConfig struct {
 
 	SnapshotInterval  time.Duration `koanf:"raft_snapshot_interval"`
 	SnapshotThreshold uint64        `koanf:"raft_snapshot_threshold"`
+
+	// CopiesDir gets a copy of what is committed, every CopiesInterval if it
+	// has changed; the newest CopiesKeep stay. Empty: none. A copy holds the
+	// cluster's private key.
+	CopiesDir      string        `koanf:"raft_snapshot_copies_dir"`
+	CopiesInterval time.Duration `koanf:"raft_snapshot_copies_interval"`
+	CopiesKeep     uint64        `koanf:"raft_snapshot_copies_keep"`
 }
 
 // GossipConfig is the part of Config about tier 2.
@@ -97,6 +107,8 @@ func Default() Config {
 			Role:              "auto",
 			SnapshotInterval:  30 * time.Second,
 			SnapshotThreshold: 1000,
+			CopiesInterval:    time.Hour,
+			CopiesKeep:        48,
 		},
 		Gossip: GossipConfig{Impl: "inmemory"},
 	}
@@ -157,6 +169,12 @@ func (c *Config) Validate() error {
 	}
 	if c.Raft.SnapshotInterval < 5*time.Millisecond {
 		bad("raft_snapshot_interval", c.Raft.SnapshotInterval.String(), "is too short", "use 5ms or more, for example 30s")
+	}
+	if c.Raft.CopiesInterval < 5*time.Millisecond {
+		bad("raft_snapshot_copies_interval", c.Raft.CopiesInterval.String(), "is too short", "use 5ms or more, for example 1h")
+	}
+	if c.Raft.CopiesKeep < 1 || c.Raft.CopiesKeep > maxCopies {
+		bad("raft_snapshot_copies_keep", fmt.Sprint(c.Raft.CopiesKeep), "is out of range", fmt.Sprintf("use 1 to %d", maxCopies))
 	}
 	for i, s := range c.Gossip.Allow {
 		if _, err := netip.ParsePrefix(s); err != nil {

@@ -41,6 +41,14 @@ func (a *Agent) openStore(dir string, l net.Listener) error {
 	a.undo.push("store", func(context.Context) error { return s.Close() })
 	a.view = newView(s, a.log)
 	a.loop("view", a.view.run)
+	if r := a.cfg.Raft; r.CopiesDir != "" {
+		a.copies = &copies{dir: r.CopiesDir, every: r.CopiesInterval, keep: int(r.CopiesKeep), state: s.State, log: a.log}
+		a.loop("copies", func(ctx context.Context) {
+			if a.initialized(ctx) {
+				a.copies.run(ctx)
+			}
+		})
+	}
 	if a.cfg.Raft.JoinURL != "" {
 		a.loop("join", a.join)
 	}

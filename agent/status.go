@@ -36,6 +36,9 @@ func (a *Agent) ready() (reasons []string, checks map[string]string) {
 		checks["leader"] = l.Name
 	}
 	a.certs.checks(checks)
+	if a.copies != nil {
+		checks["snapshot copies"] = a.copies.check()
+	}
 	switch {
 	case st.Initialized():
 	case a.cfg.ShouldBootstrap():
