@@ -86,7 +86,7 @@ A target is SERVICE, SERVICE/ID, service:NAME or node:NAME.
 	root.AddCommand(
 		c.registerCmd(), c.deregisterCmd(), c.getCmd(), c.listCmd(), c.resolveCmd(), c.statusCmd(), c.versionCmd(),
 		c.drainCmd(), c.undrainCmd(), c.evictCmd(), c.configCmd(), c.raftCmd(), c.doctorCmd(), c.tlsCmd(), c.snapshotCmd(), c.membersCmd(), c.explainCmd(),
-		c.nodesCmd(), c.keysCmd(),
+		c.nodesCmd(), c.keysCmd(), c.watchCmd(),
 	)
 	wrapArgs(root)
 	return root

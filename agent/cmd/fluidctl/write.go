@@ -43,14 +43,25 @@ func (c *ctl) registerCmd() *cobra.Command {
 	var weight int
 	var file string
 	var wf writeFlags
+	var ef ephemeralFlags
 	cmd := &cobra.Command{
 		Use:   "register SERVICE --ip ADDRESS",
-		Short: "Register an instance of a critical service",
+		Short: "Register an instance of a critical service, or an ephemeral one",
 		Example: `  fluidctl register checkout --ip 10.0.0.9
   fluidctl register web --ip 10.0.0.10 --port 8080 --named-port metrics=9100 --tag v2 --zone eu-1
+  fluidctl register cache --ip 10.0.0.5 --port 6379 --ephemeral
   fluidctl register --file instances.json`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := ef.check(cmd); err != nil {
+				return err
+			}
+			register := func(apps []api.App) error {
+				if ef.on {
+					return c.vouch(cmd.Context(), apps, &ef)
+				}
+				return c.register(cmd.Context(), apps, wf.options(c))
+			}
 			if file != "" {
 				if len(args) > 0 {
 					return usageError("give either a service or --file")
@@ -59,7 +70,7 @@ func (c *ctl) registerCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return c.register(cmd.Context(), apps, wf.options(c))
+				return register(apps)
 			}
 			if len(args) == 0 {
 				return usageError("name the service: fluidctl register checkout --ip 10.0.0.9")
@@ -82,7 +93,7 @@ func (c *ctl) registerCmd() *cobra.Command {
 			if t.Meta, err = parsePairs("--meta", meta); err != nil {
 				return err
 			}
-			return c.register(cmd.Context(), []api.App{{AppID: args[0], Target: t}}, wf.options(c))
+			return register([]api.App{{AppID: args[0], Target: t}})
 		},
 	}
 	fs := cmd.Flags()
@@ -101,6 +112,7 @@ func (c *ctl) registerCmd() *cobra.Command {
 	fs.StringVar(&t.Expires, "expires", "", "remove it after this long, such as 10m")
 	fs.StringVar(&file, "file", "", "file with one registration or an array, as POST /v1/apps takes it; - for standard input")
 	wf.add(cmd)
+	ef.add(cmd)
 	return cmd
 }
 
@@ -184,13 +196,14 @@ func (c *ctl) register(ctx context.Context, apps []api.App, opt *api.WriteOption
 
 func (c *ctl) deregisterCmd() *cobra.Command {
 	var wf writeFlags
+	var force bool
 	cmd := &cobra.Command{
 		Use:               "deregister SERVICE[/ID]...",
-		Short:             "Remove critical services or single instances",
+		Short:             "Remove critical services, or single instances of either class",
 		Args:              needArgs("name what to remove: fluidctl deregister checkout/10.0.0.9"),
 		ValidArgsFunction: c.completeServices,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			removed := []api.Removed{}
+			removed := []removal{}
 			for _, arg := range args {
 				t, err := parseTarget(arg)
 				if err != nil {
@@ -199,27 +212,16 @@ func (c *ctl) deregisterCmd() *cobra.Command {
 				if t.node != "" {
 					return usageError("%s: only services and instances can be removed", arg)
 				}
-				opt := wf.options(c)
-				err = c.write(cmd.Context(), opt, func(ctx context.Context, cl *api.Client) (err error) {
-					var r api.Removed
-					if t.instance == "" {
-						r, err = cl.Deregister(ctx, t.service, opt)
-					} else {
-						r, err = cl.DeregisterInstance(ctx, t.service, t.instance, opt)
-					}
-					if err == nil {
-						removed = append(removed, r)
-					}
-					return err
-				})
+				r, err := c.remove(cmd.Context(), t, wf.options(c), force)
 				if err != nil {
 					return fmt.Errorf("%s: %w", arg, err)
 				}
+				removed = append(removed, r)
 			}
-			err := printAs(c, removed, func(w io.Writer, list []api.Removed) {
+			err := printAs(c, removed, func(w io.Writer, list []removal) {
 				row(w, "REMOVED", "ID", "INDEX")
 				for _, r := range list {
-					row(w, r.Service, r.ID, r.Index)
+					row(w, r.Service, r.ID, r.at())
 				}
 			})
 			if err != nil {
@@ -229,6 +231,7 @@ func (c *ctl) deregisterCmd() *cobra.Command {
 		},
 	}
 	wf.add(cmd)
+	cmd.Flags().BoolVar(&force, "force", false, "remove an ephemeral instance also if its agent does not answer")
 	return cmd
 }
 
