@@ -43,7 +43,10 @@ func FuzzServeDNS(f *testing.F) {
 		instance(f, "two 10.0.0.2,fd00::2 port=80"), instance(f, "two 10.0.0.3 port=80 weight=9"),
 		instance(f, "ext host=h.example.net"),
 	})
-	for _, name := range []string{"one.example.org.", "two.service.example.org.", "_one._tcp.example.org.", "example.org.", `\000.example.org.`, "_why.two.example.org."} {
+	for _, name := range []string{
+		"one.example.org.", "two.service.example.org.", "_one._tcp.example.org.", "example.org.", `\000.example.org.`, "_why.two.example.org.",
+		"ext.example.org.", "z.prefer._zone.two.example.org.", "a.a.a.one.service.example.org.",
+	} {
 		for _, typ := range []uint16{dns.TypeA, dns.TypeANY, dns.TypeSRV, dns.TypeAXFR, 0, 65535} {
 			m := queryFor(name, typ, 0)
 			if data, err := m.Pack(); err == nil {
