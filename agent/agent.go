@@ -46,6 +46,7 @@ type Agent struct {
 	meshMu sync.Mutex                // one change of mesh or ring at a time
 	ring   *transport.Keyring        // of the mesh; nil without keys
 
+	refused       atomic.Uint64          // registrations that the mesh has no room for
 	joinErr       atomic.Pointer[string] // why joining has failed so far
 	raftAddr      string                 // that other servers are told
 	httpURL       string                 // that other agents are told
@@ -230,7 +231,7 @@ func (a *Agent) openHandler() error {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	a.http = api.New(api.Config{
-		Writer: a.store, View: a.view, Cluster: a.store, Ephemeral: a, Mesh: a, State: a.store.State, Raft: a.raft, Ready: a.ready,
+		Writer: writer{a.store, a}, View: a.view, Cluster: a.store, Ephemeral: a, Mesh: a, State: a.store.State, Raft: a.raft, Ready: a.ready,
 		Everywhere: a.everywhere, Local: a.local, Members: a.members, Zones: a.zones, JoinSecret: a.cfg.Raft.JoinSecret, Stopping: a.stopping,
 		Metrics: reg, Gatherer: prometheus.Gatherers{reg, shared},
 		Node: a.cfg.NodeName(), Version: record.Version, Token: a.cfg.Token, Log: a.log, Now: time.Now,

@@ -22,6 +22,11 @@ func (a *Agent) RegisterEphemeral(ctx context.Context, m store.Meta, in *record.
 	a.origin.mu.Lock()
 	_, existed := a.origin.items[key]
 	a.origin.mu.Unlock()
+	if !existed {
+		if err := a.room(); err != nil {
+			return api.Vouched{}, err
+		}
+	}
 	it, changed, err := a.origin.register(in)
 	var claimed *catalog.ClaimedError
 	if takeover && errors.As(err, &claimed) {

@@ -44,7 +44,7 @@ func (a *Agent) registerMetrics(reg prometheus.Registerer) error {
 	state := func(f func(store.State) float64) func() float64 {
 		return func() float64 { return f(a.store.State()) }
 	}
-	for _, c := range append(a.connectionMetrics(),
+	for _, c := range append(append(a.connectionMetrics(), a.limitMetrics()...),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info,
 		gauge("applied_index", "Raft index that is applied.", state(func(s store.State) float64 { return float64(s.Position().Index) })),
 		gauge("generation", "Generation that the index counts in.", state(func(s store.State) float64 { return float64(s.Position().Generation) })),
