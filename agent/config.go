@@ -36,7 +36,7 @@ type Config struct {
 	Zone        string `koanf:"zone"`         // failure domain, a label
 	DataDir     string `koanf:"data_dir"`     // empty: see DataDirOrDefault
 	Socket      string `koanf:"socket"`       // feed socket; empty: see SocketOrDefault
-	ServicesDir string `koanf:"services_dir"` // directory of local instances; empty: none
+	ServicesDir string `koanf:"services_dir"` // not built into this version: must be empty
 
 	HTTPBind string `koanf:"http_bind"` // host:port; empty: DefaultHTTPBind, or the next free port
 	// HTTPAdvertise is where other agents reach HTTPBind; empty: the same.
@@ -147,6 +147,10 @@ func (c *Config) Validate() error {
 	oneOf("log_level", c.LogLevel, "debug", "info", "warn", "error")
 	oneOf("log_format", c.LogFormat, "text", "json")
 	oneOf("raft", c.Raft.Role, "auto", "server", "client")
+	if c.ServicesDir != "" {
+		bad("services_dir", c.ServicesDir, "cannot be used: files of instances are not built into this version",
+			"leave it out and register with PUT /v1/services/SERVICE/instances/ID or fluidctl register --ephemeral")
+	}
 	label("node", c.Node)
 	label("zone", c.Zone)
 	label("raft_id", c.Raft.ID)

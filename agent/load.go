@@ -36,7 +36,7 @@ var usage = map[string]string{
 	"zone":                          "failure domain of this node",
 	"data_dir":                      "data directory (default: /var/lib/fluid/<raft id> for root, else below $XDG_STATE_HOME)",
 	"socket":                        "unix socket for the DNS server (default: /run/fluid/agent.sock for root, else below $XDG_RUNTIME_DIR)",
-	"services_dir":                  "directory of files that describe local instances",
+	"services_dir":                  "not built into this version: files that describe local instances",
 	"http_bind":                     "address of the HTTP interface (default: " + DefaultHTTPBind + ", or the next free port)",
 	"http_advertise":                "address at which other agents reach http-bind, where it differs",
 	"token":                         "operator token",

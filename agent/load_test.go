@@ -162,6 +162,7 @@ func TestValidate(t *testing.T) {
 			c.Raft.Bind, c.Raft.Advertise, c.Insecure = "0.0.0.0:11000", "10.0.0.1:11000", true
 		}, ""},
 		{"client", func(c *agent.Config) { c.Raft.Role = "client" }, "raft"},
+		{"files of instances", func(c *agent.Config) { c.ServicesDir = "/etc/fluid/services" }, "services_dir"},
 		{"open raft", func(c *agent.Config) { c.Raft.Bind = "10.0.0.1:11000" }, "raft_bind"},
 		{"IPv6 loopback", func(c *agent.Config) { c.HTTPBind, c.Raft.Bootstrap = "[::1]:18080", &yes }, ""},
 	} {
