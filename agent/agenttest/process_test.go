@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -112,15 +113,25 @@ func (p *process) ended() int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// freePort returns a loopback port on which nothing listens, by TCP or UDP.
+// taken are the ports that freePort has returned.
+var taken sync.Map
+
+// freePort returns a loopback port on which nothing listens, by TCP or UDP, and
+// that it has not returned before. It is below those that the kernel gives to
+// outgoing connections: one of them could take the port while the program that
+// it is for is restarted.
 func freePort(t testing.TB) int {
 	t.Helper()
-	for range 50 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	const first, ports = 20_000, 12_000 // the kernel's begin at 32,768
+	for range 200 {
+		port := first + rand.N(ports)
+		if _, used := taken.LoadOrStore(port, true); used {
+			continue
 		}
-		port := l.Addr().(*net.TCPAddr).Port
+		l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+		if err != nil {
+			continue
+		}
 		u, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
 		_ = l.Close()
 		if err == nil {
