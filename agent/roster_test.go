@@ -74,13 +74,16 @@ func TestRoster(t *testing.T) {
 	a := start(t, cfg)
 	c := client(t, a, "")
 	leading(t, c)
-	fc, err := feed.NewClient(feed.ClientConfig{Socket: a.Socket(), MemberID: "dns-1", Name: "host-dns"}, &sink{})
-	if err != nil {
-		t.Fatal(err)
+	attach := func() (detach func()) {
+		fc, err := feed.NewClient(feed.ClientConfig{Socket: a.Socket(), MemberID: "dns-1", Name: "host-dns"}, &sink{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); _ = fc.Run(ctx) }()
+		return func() { cancel(); <-ended }
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	go func() { defer close(ended); _ = fc.Run(ctx) }()
 	find := func(c *api.Client) (found api.Member) {
 		list, err := c.Members(t.Context())
 		if err != nil {
@@ -93,13 +96,17 @@ func TestRoster(t *testing.T) {
 		}
 		return found
 	}
-	eventually(t, "dns-1 alive", func() bool { return find(c).State == "alive" && find(c).AppliedIndex > 0 })
 	eventually(t, "dns-1 on the roster", func() bool {
+		detach := attach()
+		eventually(t, "dns-1 alive", func() bool { m := find(c); return m.State == "alive" && m.AppliedIndex > 0 })
 		r, err := c.Register(t.Context(), []api.App{{AppID: "web", Target: api.Target{IP: "10.0.0.9"}}}, &api.WriteOptions{Wait: "everywhere"})
-		return err == nil && r[0].Spread.Everywhere && find(c).Name == "host-dns"
+		if err != nil || !r[0].Spread.Everywhere {
+			t.Errorf("everywhere: got %+v, %v", r, err)
+		}
+		detach()
+		eventually(t, "dns-1 gone", func() bool { return find(c).State != "alive" })
+		return find(c).Name == "host-dns" // who is gone is listed only if it is on the roster
 	})
-	cancel()
-	<-ended
 	stop(t, a)
 
 	c = client(t, start(t, cfg), "")
