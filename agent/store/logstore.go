@@ -36,6 +36,7 @@ type logStore struct {
 	*wal.WAL
 	applied *atomic.Uint64
 	guard   stallGuard
+	recent  recent
 }
 
 func openLog(dir string, log hclog.Logger, applied *atomic.Uint64) (*logStore, error) {
@@ -65,11 +66,19 @@ func (l *logStore) StoreLogs(logs []*raft.Log) error {
 		copies[i].Extensions = sealEntry(e, applied)
 		marked[i] = &copies[i]
 	}
-	return l.guard.write(func() error { return l.WAL.StoreLogs(marked) })
+	if err := l.guard.write(func() error { return l.WAL.StoreLogs(marked) }); err != nil {
+		l.recent.forget()
+		return err
+	}
+	l.recent.add(copies)
+	return nil
 }
 
 // GetLog implements raft.LogStore.
 func (l *logStore) GetLog(index uint64, e *raft.Log) error {
+	if l.recent.get(index, e) {
+		return nil
+	}
 	if err := l.WAL.GetLog(index, e); err != nil {
 		return err
 	}
@@ -84,6 +93,7 @@ func (l *logStore) DeleteRange(lo, hi uint64) error {
 	if err := l.guard.failed(); err != nil {
 		return err
 	}
+	l.recent.forget()
 	return l.WAL.DeleteRange(lo, hi)
 }
 
