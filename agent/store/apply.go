@@ -106,6 +106,7 @@ type registration struct {
 	services []touched
 	created  int
 	bytes    int64
+	buf      []byte // for encodings, reused
 }
 
 // row is one instance of the batch.
@@ -139,8 +140,10 @@ func (r *registration) check(i int, value string, m Meta, n int) error {
 	}
 	w := row{in: in, key: record.InstanceKey(in.Service, in.ID)}
 	w.old, w.exists = r.t.get(w.key)
-	if err := match(m, fmt.Sprintf("%sinstance %s of %s", at, in.ID, in.Service), w.old.Index); err != nil {
-		return err
+	if m.IfMatch != nil {
+		if err := match(m, fmt.Sprintf("%sinstance %s of %s", at, in.ID, in.Service), w.old.Index); err != nil {
+			return err
+		}
 	}
 	w.in.Registered = r.t.s.now
 	if w.exists {
@@ -148,11 +151,13 @@ func (r *registration) check(i int, value string, m Meta, n int) error {
 		if err == nil {
 			w.wasExpires = old.Expires
 			w.in.Registered = old.Registered
-			w.unchanged = string(w.in.Append(nil)) == w.old.Value
+			r.buf = w.in.Append(r.buf[:0])
+			w.unchanged = string(r.buf) == w.old.Value
 			w.in.Registered = r.t.s.now
 		}
 	}
-	w.value = string(w.in.Append(nil))
+	r.buf = w.in.Append(r.buf[:0])
+	w.value = string(r.buf)
 
 	s, err := r.service(at, in.Service)
 	if err != nil {
@@ -164,7 +169,10 @@ func (r *registration) check(i int, value string, m Meta, n int) error {
 			at, in.ID, label, r.rows[s.rows[j]].in.ID)
 	}
 	for _, id := range idsOfLabel(label) {
-		if _, ok := r.t.get(record.InstanceKey(in.Service, id)); ok && id != in.ID {
+		if id == in.ID {
+			continue
+		}
+		if _, ok := r.t.get(record.InstanceKey(in.Service, id)); ok {
 			return refuse(ErrConflict, "%sid: %q has the host label %s, like the registered %q; use that id, or another label",
 				at, in.ID, label, id)
 		}
@@ -199,7 +207,7 @@ func (r *registration) service(at, name string) (*touched, error) {
 // checkService refuses a host (a CNAME, which tolerates no other record,
 // RFC 1034 section 3.6.2) beside another instance.
 func (r *registration) checkService(s *touched) error {
-	stat, _ := r.t.services.Get([]byte(s.name))
+	stat := r.t.stat(s.name)
 	if stat.instances+s.created <= 1 {
 		return nil
 	}

@@ -56,7 +56,7 @@ func (t *txn) deregisterInstance(c *command) ([]item, error) {
 func (t *txn) deregister(c *command) ([]item, error) {
 	key := record.ServiceKey(c.target)
 	e, ok := t.get(key)
-	stat, _ := t.services.Get([]byte(c.target))
+	stat := t.stat(c.target)
 	if err := match(c.meta, "service "+c.target, stat.index, e.Index); err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (t *txn) deregister(c *command) ([]item, error) {
 		t.remove(e.Key, expiresOf(e))
 	}
 	t.remove(key, 0)
-	t.services.Delete([]byte(c.target))
+	t.dropStat(c.target)
 	return t.changed(), nil
 }
 
@@ -84,7 +84,7 @@ func (t *txn) putService(c *command) ([]item, error) {
 	}
 	key := record.ServiceKey(s.Name)
 	old, ok := t.get(key)
-	stat, _ := t.services.Get([]byte(s.Name))
+	stat := t.stat(s.Name)
 	if err := match(c.meta, "service "+s.Name, old.Index, stat.index); err != nil {
 		return nil, err
 	}

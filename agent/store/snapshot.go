@@ -153,6 +153,7 @@ type snapshotReader struct {
 	done  bool
 	// instances counts those of each service until its own record comes.
 	instances map[string]int
+	changes   []change // of the entries, in order of key
 }
 
 // readSnapshot reads what writeSnapshot wrote, and checks all of it.
@@ -298,7 +299,7 @@ func (sr *snapshotReader) record(kind byte, body string) error {
 func (sr *snapshotReader) entry(e record.Entry) {
 	t := sr.t
 	t.entries.Insert([]byte(e.Key), e)
-	t.byIndex.Insert(numbered(e.Index, e.Key), struct{}{})
+	sr.changes = append(sr.changes, change{e.Index, e.Key})
 	if x := expiresOf(e); x > 0 {
 		t.expiry.Insert(numbered(uint64(x), e.Key), struct{}{})
 	}
@@ -317,6 +318,6 @@ func (sr *snapshotReader) finish() (*state, error) {
 	if !sr.done {
 		return nil, fmt.Errorf("%w: it ends early", errSnapshot)
 	}
-	sr.t.s.floor = sr.floor
+	sr.t.s.floor, sr.t.s.byIndex = sr.floor, sorted(sr.changes)
 	return sr.t.commit(), nil
 }

@@ -1,8 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"encoding/binary"
 	"iter"
+	"math"
+	"slices"
 	"strings"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
@@ -19,7 +22,7 @@ type state struct {
 	cluster cluster
 
 	entries *iradix.Tree[record.Entry] // live entries by key
-	byIndex *iradix.Tree[struct{}]     // live entries by index and key
+	byIndex history                    // keys of live entries by index
 	tombs   *iradix.Tree[struct{}]     // removed entries by index and key
 	tombOf  *iradix.Tree[uint64]       // index of the tombstone of a key
 	floor   uint64                     // greatest index of a tombstone that was dropped
@@ -57,8 +60,8 @@ type usedKey struct {
 
 func newState() *state {
 	return &state{
-		entries: iradix.New[record.Entry](), byIndex: iradix.New[struct{}](),
-		tombs: iradix.New[struct{}](), tombOf: iradix.New[uint64](),
+		entries: iradix.New[record.Entry](),
+		tombs:   iradix.New[struct{}](), tombOf: iradix.New[uint64](),
 		expiry: iradix.New[struct{}](), services: iradix.New[serviceStat](),
 		keys: iradix.New[usedKey](), keyAges: iradix.New[struct{}](),
 		servers: iradix.New[ServerInfo](), members: iradix.New[Member](),
@@ -141,23 +144,37 @@ func (st State) Since(pos record.Position) ([]record.Entry, bool) {
 		return nil, true
 	}
 	var out []record.Entry
-	live, dead := st.s.byIndex.Root().Iterator(), st.s.tombs.Root().Iterator()
-	from := numbered(pos.Index+1, "")
-	live.SeekLowerBound(from)
-	dead.SeekLowerBound(from)
-	lk, _, lok := live.Next()
+	dead := st.s.tombs.Root().Iterator()
+	dead.SeekLowerBound(numbered(pos.Index+1, ""))
 	dk, _, dok := dead.Next()
-	for lok || dok {
-		if lok && (!dok || string(lk[:8]) <= string(dk[:8])) {
-			e, _ := st.s.entries.Get(lk[8:])
-			out = append(out, e)
-			lk, _, lok = live.Next()
-			continue
+	// buried appends the tombstones before an index.
+	buried := func(index uint64) {
+		for dok {
+			at, key := split(dk)
+			if at >= index {
+				return
+			}
+			out = append(out, record.Entry{Key: record.Key(key), Index: at, Deleted: true})
+			dk, _, dok = dead.Next()
 		}
-		index, key := split(dk)
-		out = append(out, record.Entry{Key: record.Key(key), Index: index, Deleted: true})
-		dk, _, dok = dead.Next()
 	}
+	changes := st.s.byIndex.after(pos.Index)
+	for len(changes) > 0 {
+		index := changes[0].index
+		buried(index)
+		from := len(out)
+		for len(changes) > 0 && changes[0].index == index {
+			if e, ok := st.s.entries.Get([]byte(changes[0].key)); ok && e.Index == index {
+				out = append(out, e)
+			}
+			changes = changes[1:]
+		}
+		// A key that one log entry set more than once is there as often.
+		same := out[from:]
+		slices.SortFunc(same, func(a, b record.Entry) int { return cmp.Compare(a.Key, b.Key) })
+		out = out[:from+len(slices.CompactFunc(same, func(a, b record.Entry) bool { return a.Key == b.Key }))]
+	}
+	buried(math.MaxUint64)
 	return out, true
 }
 

@@ -25,19 +25,19 @@ const (
 
 // txn turns one state into the next. It applies commands in log order; each
 // command checks everything before it changes anything, so a refused one
-// leaves no trace. It reads no clock and iterates over no map.
+// leaves no trace. It reads no clock, and no order of a map matters to it.
 type txn struct {
 	s     state // scalars; trees come from the fields below on commit
 	quota quota
 	dry   bool // tell what would change, without changing instances
 
 	entries  *iradix.Txn[record.Entry]
-	byIndex  *iradix.Txn[struct{}]
 	tombs    *iradix.Txn[struct{}]
 	tombOf   *iradix.Txn[uint64]
 	tombLen  int
 	expiry   *iradix.Txn[struct{}]
 	services *iradix.Txn[serviceStat]
+	stats    map[string]serviceStat // that differ from services
 	keys     *iradix.Txn[usedKey]
 	keyLen   int
 	keyAges  *iradix.Txn[struct{}]
@@ -51,7 +51,7 @@ type quota struct{ instances, bytes uint64 }
 
 func (s *state) txn() *txn {
 	return &txn{
-		s: *s, entries: s.entries.Txn(), byIndex: s.byIndex.Txn(),
+		s: *s, entries: s.entries.Txn(),
 		tombs: s.tombs.Txn(), tombOf: s.tombOf.Txn(), tombLen: s.tombs.Len(),
 		expiry: s.expiry.Txn(), services: s.services.Txn(),
 		keys: s.keys.Txn(), keyLen: s.keys.Len(), keyAges: s.keyAges.Txn(),
@@ -63,7 +63,15 @@ func (s *state) txn() *txn {
 // not be used afterwards.
 func (t *txn) commit() *state {
 	s := t.s
-	s.entries, s.byIndex = t.entries.CommitOnly(), t.byIndex.CommitOnly()
+	// The order does not matter: the tree that comes out is the same.
+	for name, stat := range t.stats {
+		t.services.Insert([]byte(name), stat)
+	}
+	s.entries = t.entries.CommitOnly()
+	s.byIndex = s.byIndex.thin(s.entries.Len(), func(c change) bool {
+		e, ok := s.entries.Get([]byte(c.key))
+		return ok && e.Index == c.index
+	})
 	s.tombs, s.tombOf = t.tombs.CommitOnly(), t.tombOf.CommitOnly()
 	s.expiry, s.services = t.expiry.CommitOnly(), t.services.CommitOnly()
 	s.keys, s.keyAges = t.keys.CommitOnly(), t.keyAges.CommitOnly()
@@ -115,18 +123,30 @@ func (t *txn) get(key record.Key) (record.Entry, bool) { return t.entries.Get([]
 // put sets a live entry. expires is when it expires, wasExpires when the value
 // that it replaces would have; 0 is never.
 func (t *txn) put(key record.Key, value string, wasExpires, expires int64) {
-	t.forget(key, wasExpires)
-	if index, ok := t.tombOf.Delete([]byte(key)); ok {
-		t.tombs.Delete(numbered(index, key))
-		t.tombLen--
+	if t.tombLen > 0 {
+		if index, ok := t.tombOf.Delete([]byte(key)); ok {
+			t.tombs.Delete(numbered(index, key))
+			t.tombLen--
+		}
 	}
 	e := record.Entry{Key: key, Value: value, Index: t.s.pos.Index}
-	t.entries.Insert([]byte(key), e)
-	t.byIndex.Insert(numbered(e.Index, key), struct{}{})
-	if expires > 0 {
-		t.expiry.Insert(numbered(uint64(expires), key), struct{}{})
+	old, replaced := t.entries.Insert([]byte(key), e)
+	if !t.dry && (!replaced || old.Index != e.Index) {
+		t.s.byIndex = t.s.byIndex.add(e.Index, key)
 	}
-	t.count(e, 1)
+	if wasExpires != expires {
+		if wasExpires > 0 && replaced {
+			t.expiry.Delete(numbered(uint64(wasExpires), key))
+		}
+		if expires > 0 {
+			t.expiry.Insert(numbered(uint64(expires), key), struct{}{})
+		}
+	}
+	if replaced {
+		t.tally(old, -1)
+	}
+	t.tally(e, 1)
+	t.count(key, e.Key.Kind() == record.KindInstance && !replaced, 1)
 }
 
 // remove replaces a live entry by a tombstone.
@@ -145,33 +165,56 @@ func (t *txn) forget(key record.Key, wasExpires int64) bool {
 	if !ok {
 		return false
 	}
-	t.byIndex.Delete(numbered(old.Index, key))
 	if wasExpires > 0 {
 		t.expiry.Delete(numbered(uint64(wasExpires), key))
 	}
-	t.count(old, -1)
+	t.tally(old, -1)
+	t.count(key, key.Kind() == record.KindInstance, -1)
 	return true
 }
 
-// count adds (1) or takes away (-1) what is counted of an entry.
-func (t *txn) count(e record.Entry, sign int) {
+// tally adds (1) or takes away (-1) the hash and the bytes of an entry.
+func (t *txn) tally(e record.Entry, sign int) {
 	h := catalog.EntryHash(e)
 	if sign < 0 {
 		h = -h
 	}
 	t.s.hash += h
 	t.s.bytes += int64(sign * (len(e.Key) + len(e.Value)))
-	service := e.Key.Service()
+}
+
+// count notes that the service of a key has changed, and whether by an
+// instance more (1) or less (-1).
+func (t *txn) count(key record.Key, instance bool, sign int) {
+	service := key.Service()
 	if service == "" {
 		return
 	}
-	stat, _ := t.services.Get([]byte(service))
+	stat := t.stat(service)
 	stat.index = t.s.pos.Index
-	if e.Key.Kind() == record.KindInstance {
+	if instance {
 		t.s.instances += sign
 		stat.instances += sign
 	}
-	t.services.Insert([]byte(service), stat)
+	if t.stats == nil {
+		t.stats = map[string]serviceStat{}
+	}
+	t.stats[service] = stat
+}
+
+// stat returns what is counted of a service.
+func (t *txn) stat(service string) serviceStat {
+	if stat, ok := t.stats[service]; ok {
+		return stat
+	}
+	stat, _ := t.services.Get([]byte(service))
+	return stat
+}
+
+// dropStat forgets what is counted of a service.
+func (t *txn) dropStat(service string) {
+	delete(t.stats, service)
+	t.services.Delete([]byte(service))
 }
 
 // room refuses growth beyond the quota. Shrinking is always allowed.
