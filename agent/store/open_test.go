@@ -223,6 +223,7 @@ func TestUnusableDirectory(t *testing.T) {
 func TestFullDiskRefusesWrites(t *testing.T) {
 	s := open(t, testConfig(t.TempDir()))
 	s.cfg.MinFree = 1 << 62
+	s.roomAt.Store(0)
 	before := s.State().Position()
 	_, err := s.Register(context.Background(), Meta{}, []record.Instance{instance("a", "10.0.0.1")})
 	if !errors.Is(err, ErrDiskFull) || s.State().Position() != before {

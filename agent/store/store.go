@@ -29,6 +29,7 @@ type Store struct {
 	leading  atomic.Bool // the leader, and the cluster is made
 	queue    chan *proposal
 	slots    chan struct{} // one per entry that Raft works on
+	roomAt   atomic.Int64  // when the disk last had room, in ns since the Unix epoch
 
 	// What acknowledged writes and linearizable reads rest on. Tests replace
 	// them with wrong ones and see that they are found out.
