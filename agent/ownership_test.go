@@ -152,6 +152,9 @@ func TestForcedDelete(t *testing.T) {
 		t.Errorf("killed, and yet answered by %q", got)
 	}
 	eventually(t, "the kill elsewhere", func() bool { return owner(t, c1) == "" })
+	if status, text := put(t, a1, "DELETE", ownedPath, ""); status != http.StatusNotFound { // nobody is asked again
+		t.Errorf("what was killed: got %d %s", status, text)
+	}
 
 	a3 = start(t, cfg)
 	c3 := client(t, a3, "")
