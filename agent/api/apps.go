@@ -253,7 +253,8 @@ func (s *server) listApps(ctx context.Context, in *listInput) (*appListOutput, e
 func (s *server) getApp(ctx context.Context, in *struct {
 	App string `path:"app" doc:"Name of the service."`
 	ReadParams
-}) (*serviceOutput, error) {
+},
+) (*serviceOutput, error) {
 	out, err := s.getService(ctx, &getServiceInput{Service: in.App, ReadParams: in.ReadParams})
 	if err == nil && out.Body.Class != record.ClassCritical.String() {
 		err = toProblem(fmt.Errorf("%w: service %s is %s, not an app; see /v1/services/%s", store.ErrNotFound, in.App, out.Body.Class, in.App), "")

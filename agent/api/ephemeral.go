@@ -104,7 +104,8 @@ func (s *server) ephemeralOps() {
 			AckParams
 			Takeover bool `query:"takeover" doc:"Commit that an instance of another agent belongs to this one."`
 			Body     Target
-		}) (*vouchedOutput, error) {
+		},
+		) (*vouchedOutput, error) {
 			rec, err := in.instance(&in.Body, s.Now())
 			if err != nil {
 				return nil, err
@@ -117,7 +118,8 @@ func (s *server) ephemeralOps() {
 			EphemeralPath
 			AckParams
 			Force bool `query:"force" doc:"If its agent does not answer for 2 s, remove it by a commit."`
-		}) (*vouchedOutput, error) {
+		},
+		) (*vouchedOutput, error) {
 			id, err := in.check()
 			if err != nil {
 				return nil, err
@@ -132,7 +134,8 @@ func (s *server) ephemeralOps() {
 			EphemeralPath
 			AckParams
 			Body StatusBody
-		}) (*vouchedOutput, error) {
+		},
+		) (*vouchedOutput, error) {
 			st, err := record.ParseStatus(in.Body.Status)
 			if err != nil {
 				return nil, toProblem(err, "body")
@@ -144,7 +147,8 @@ func (s *server) ephemeralOps() {
 			EphemeralPath
 			AckParams
 			Body WeightBody
-		}) (*vouchedOutput, error) {
+		},
+		) (*vouchedOutput, error) {
 			return s.editEphemeral(ctx, &in.EphemeralPath, &in.AckParams, func(r *record.Instance) { r.Weight = in.Body.Weight })
 		})
 }

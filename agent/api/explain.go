@@ -34,7 +34,8 @@ func (s *server) explainOps() {
 			ReadParams
 			Name string `query:"name" required:"true" doc:"A DNS name, with or without its zone." example:"v2.web.service.fluid.internal"`
 			Type string `query:"type" default:"A" doc:"Record type; instances are the same for all."`
-		}) (*explainOutput, error) {
+		},
+		) (*explainOutput, error) {
 			head, err := s.readable(ctx, &in.ReadParams)
 			if err != nil {
 				return nil, err

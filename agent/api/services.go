@@ -161,7 +161,8 @@ type serviceConfigOutput struct {
 func (s *server) getServiceConfig(ctx context.Context, in *struct {
 	ReadParams
 	Service string `path:"service" doc:"Name of the service."`
-}) (*serviceConfigOutput, error) {
+},
+) (*serviceConfigOutput, error) {
 	if err := record.ValidateService("service", in.Service); err != nil {
 		return nil, toProblem(err, "path")
 	}

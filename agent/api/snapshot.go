@@ -131,7 +131,8 @@ func (s *server) memberOps() {
 	huma.Register(s.huma, op(http.MethodDelete, "/v1/members/{id}", "forget-member", "Take a DNS member that will not come back off the roster",
 		"members", http.StatusNotFound), func(ctx context.Context, in *struct {
 		ID string `path:"id" doc:"Durable id of the member."`
-	}) (*serverRefOutput, error) {
+	},
+	) (*serverRefOutput, error) {
 		who := callerOf(ctx)
 		if err := s.Cluster.ForgetMember(ctx, store.Meta{Principal: who.principal, Remote: who.remote}, in.ID); err != nil {
 			return nil, toProblem(err, "path")
