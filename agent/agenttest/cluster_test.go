@@ -172,9 +172,7 @@ func TestLeaderFrozen(t *testing.T) {
 	w := startWatch(t, newCluster(t))
 	leader, rest := w.leader()
 	w.writes(5, leader)
-	if err := leader.agent.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	leader.agent.freeze()
 	took := w.writes(1, rest...)
 	t.Logf("writes go on %v after the leader was frozen", took.Round(time.Millisecond))
 	if took >= writeTimeout {

@@ -97,9 +97,7 @@ func TestAgentFrozen(t *testing.T) {
 	h.register("checkout", "10.0.0.9")
 	eventually(t, "the registration is answered", func() bool { return resolves(h.dns, "checkout"+zone, "10.0.0.9") })
 
-	if err := h.agent.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	h.agent.freeze()
 	eventually(t, "the plugin leaves the agent", func() bool {
 		v, ok := h.metricOf(`coredns_fluid_events_total{type="failure"}`)
 		return ok && v >= 2 // the lost one, and one that got no word

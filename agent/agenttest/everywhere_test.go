@@ -80,9 +80,7 @@ func TestEverywhere(t *testing.T) {
 			t.Errorf("%s: got %+v, want everywhere false and one that lags, %q", what, s, want)
 		}
 	}
-	if err := h.coredns.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	h.coredns.freeze()
 	lagging("CoreDNS frozen", "10.0.0.10", "dns")
 	if err := h.coredns.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)

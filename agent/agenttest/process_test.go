@@ -96,6 +96,25 @@ func tail(s string) string {
 	return s
 }
 
+// freeze stops the program with SIGSTOP and waits until all of it stands still:
+// the signal alone leaves its threads running for a moment.
+func (p *process) freeze() {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		p.t.Fatal(err)
+	}
+	eventually(p.t, "the program stands still", func() bool {
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
+		for _, task := range tasks {
+			stat, err := os.ReadFile(task)
+			if _, rest, _ := strings.Cut(string(stat), ") "); err != nil || !strings.HasPrefix(rest, "T") {
+				return false
+			}
+		}
+		return len(tasks) > 0
+	})
+}
+
 // kill ends it as kill -9 does.
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()

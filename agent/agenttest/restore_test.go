@@ -26,9 +26,7 @@ func TestReportedSurvivesKill(t *testing.T) {
 		eventually(t, "a write is everywhere", func() bool {
 			return h.everywhere(http.MethodPost, "/v1/apps?wait=everywhere", fmt.Sprintf(`{"appId":"clock","id":"only","ip":%q}`, ip)).Everywhere
 		})
-		if err := h.agent.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
+		h.agent.freeze()
 		h.coredns.kill()
 		h.startDNS(snapshot)
 		if got := h.now("clock" + zone); !slices.Equal(got, []string{ip}) {
