@@ -255,11 +255,14 @@ func (a *Agent) fail(part string, err error) {
 // caller should stop the agent then.
 func (a *Agent) Failed() <-chan error { return a.failed }
 
-// HTTP returns the base URL of the HTTP interface. Socket and Admin return the
-// paths of the feed socket and of the socket with the HTTP interface.
-func (a *Agent) HTTP() string   { return a.httpURL }
+// HTTP returns the base URL of the HTTP interface.
+func (a *Agent) HTTP() string { return a.httpURL }
+
+// Socket returns the path of the feed socket.
 func (a *Agent) Socket() string { return a.socket }
-func (a *Agent) Admin() string  { return a.admin }
+
+// Admin returns the path of the socket with the HTTP interface.
+func (a *Agent) Admin() string { return a.admin }
 
 // Stop closes everything in reverse order. It blocks until that is done or ctx
 // ends; a part that is stuck is left behind. Later calls return what the first

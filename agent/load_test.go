@@ -170,9 +170,8 @@ func TestValidate(t *testing.T) {
 			cfg := agent.Default()
 			tc.edit(&cfg)
 			err := cfg.Validate()
-			var ce *agent.ConfigError
 			got := ""
-			if errors.As(err, &ce) {
+			if ce, ok := errors.AsType[*agent.ConfigError](err); ok {
 				got = ce.Key
 			}
 			if got != tc.want {

@@ -159,8 +159,8 @@ func (a *Agent) members() []api.Member {
 		})
 	}
 	for _, m := range a.meshMembers() {
-		if strings.HasPrefix(m.ID, "agent-") { // listed as a server; here is its gossip address
-			m.ID = strings.TrimPrefix(m.ID, "agent-")
+		if after, ok := strings.CutPrefix(m.ID, "agent-"); ok { // listed as a server; here is its gossip address
+			m.ID = after
 			out = slices.DeleteFunc(out, func(o api.Member) bool { return o.ID == m.ID })
 		} else if here[m.ID] {
 			continue

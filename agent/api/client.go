@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -269,9 +270,7 @@ func (c *Client) once(ctx context.Context, method, target string, h http.Header,
 	if err != nil {
 		return nil, nil, err
 	}
-	for k, vs := range h {
-		req.Header[k] = vs
-	}
+	maps.Copy(req.Header, h)
 	if body != nil && req.Header.Get("Content-Type") == "" {
 		req.Header.Set("Content-Type", "application/json")
 	}

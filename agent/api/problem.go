@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -161,8 +162,7 @@ func summary(errs []*huma.ErrorDetail) string {
 // where is the location of the record the request is about, for example
 // "body" or "body[3]"; field errors are reported below it.
 func toProblem(err error, where string) error {
-	var done huma.StatusError
-	if errors.As(err, &done) {
+	if _, ok := errors.AsType[huma.StatusError](err); ok {
 		return err
 	}
 	p := &huma.ErrorModel{
@@ -250,11 +250,8 @@ func (e *Error) Unwrap() error {
 // writeProblem answers a problem outside of huma.
 func writeProblem(w http.ResponseWriter, err error) {
 	err = toProblem(err, "")
-	var he huma.HeadersError
-	if errors.As(err, &he) {
-		for k, vs := range he.GetHeaders() {
-			w.Header()[k] = vs
-		}
+	if he, ok := errors.AsType[huma.HeadersError](err); ok {
+		maps.Copy(w.Header(), he.GetHeaders())
 	}
 	var p *huma.ErrorModel
 	if !errors.As(err, &p) {

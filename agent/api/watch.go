@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -205,11 +206,12 @@ func joined(tags []string) string {
 	if len(tags) == 0 {
 		return ""
 	}
-	s := ","
+	var s strings.Builder
+	s.WriteString(",")
 	for _, t := range slices.Sorted(slices.Values(tags)) {
-		s += t + ","
+		s.WriteString(t + ",")
 	}
-	return s
+	return s.String()
 }
 
 // labelName makes a key into a part of a Prometheus label.

@@ -100,7 +100,7 @@ func (p *program) command() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return &usageError{fmt.Errorf("%w\nrun fluid-agent --help", err)}
 	})
-	noArgs := func(cmd *cobra.Command, args []string) error {
+	noArgs := func(_ *cobra.Command, args []string) error {
 		if len(args) > 0 {
 			return &usageError{fmt.Errorf("unknown command %q; run fluid-agent --help", args[0])}
 		}
