@@ -129,7 +129,7 @@ func (c *testCluster) tryJoinFor(name string, tries int) error {
 				return err
 			}
 		}
-		time.Sleep(100 * time.Millisecond)
+		pass(100 * time.Millisecond)
 	}
 	return err
 }
@@ -169,7 +169,7 @@ func (c *testCluster) until(what string, cond func() bool) {
 		if cond() {
 			return
 		}
-		time.Sleep(100 * time.Millisecond)
+		pass(100 * time.Millisecond)
 	}
 	for _, s := range c.live() {
 		c.t.Logf("%+v", s.Status())
@@ -306,3 +306,7 @@ func (f *courier) Forward(ctx context.Context, leader Server, request []byte) ([
 	}
 	return reply, err
 }
+
+// pass lets an amount of the bubble's fake time go by, in which everything
+// else that is due happens.
+func pass(d time.Duration) { <-time.After(d) }

@@ -210,8 +210,7 @@ func failure(err error) []byte {
 	case errors.Is(err, ErrUnavailable):
 		code = replyUnavailable
 	}
-	var r *refusal
-	if errors.As(err, &r) { // refused before it became an entry
+	if r, ok := errors.AsType[*refusal](err); ok { // refused before it became an entry
 		o := outcome{err: r}
 		return appendElem(nil, 3, o.append(nil))
 	}

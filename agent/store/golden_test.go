@@ -163,7 +163,7 @@ func unpack(t *testing.T, path, dir string) {
 	}
 	for tr := tar.NewReader(zr); ; {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return
 		}
 		if err != nil {
@@ -196,8 +196,11 @@ func TestGoldenEntries(t *testing.T) {
 		c    command
 		want string
 	}{
-		{"register", command{op: opRegister, meta: Meta{Principal: "p", Remote: "r", IdempotencyKey: "k", IfMatch: &seven}, values: []string{"v1", "v2"}},
-			"01" + "0801" + "1008" + "2215" + "0802" + "120170" + "1a0172" + "22016b" + "2808" + "32027631" + "32027632"},
+		{
+			"register",
+			command{op: opRegister, meta: Meta{Principal: "p", Remote: "r", IdempotencyKey: "k", IfMatch: &seven}, values: []string{"v1", "v2"}},
+			"01" + "0801" + "1008" + "2215" + "0802" + "120170" + "1a0172" + "22016b" + "2808" + "32027631" + "32027632",
+		},
 		{"deregister an instance", command{op: opDeregisterInstance, target: "s", id: "i"}, "01" + "0801" + "1008" + "2208" + "0803" + "3a0173" + "420169"},
 	} {
 		e := logEntry{time: 1, maxInstances: 8, commands: []string{string(tt.c.append(nil))}}

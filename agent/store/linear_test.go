@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -12,8 +13,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"context"
 
 	"github.com/anishathalye/porcupine"
 
@@ -121,10 +120,10 @@ func (r *linRun) run() bool {
 	}
 	for range 6 {
 		r.fault()
-		time.Sleep(time.Duration(r.rnd.IntN(4000)) * time.Millisecond)
+		pass(time.Duration(r.rnd.IntN(4000)) * time.Millisecond)
 	}
 	r.heal()
-	time.Sleep(5 * time.Second)
+	pass(5 * time.Second)
 	cancel()
 	wg.Wait()
 	for key := range linKeys {
@@ -144,7 +143,7 @@ func (r *linRun) client(ctx context.Context, id int, rnd *rand.Rand) {
 		if s := r.c.node(r.names[rnd.IntN(len(r.names))]); s != nil {
 			r.do(ctx, id, s, op)
 		}
-		time.Sleep(time.Duration(rnd.IntN(300)) * time.Millisecond)
+		pass(time.Duration(rnd.IntN(300)) * time.Millisecond)
 	}
 }
 

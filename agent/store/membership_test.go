@@ -225,7 +225,7 @@ func TestPlannedStopLosesNoWrite(t *testing.T) {
 					t.Errorf("write %d: %v", i, err)
 				}
 				n++
-				time.Sleep(20 * time.Millisecond)
+				pass(20 * time.Millisecond)
 			}
 		}()
 		for _, name := range []string{"n2", "n3"} {
@@ -242,7 +242,7 @@ func TestPlannedStopLosesNoWrite(t *testing.T) {
 				t.Errorf("close %s: %v", name, err)
 			}
 			c.start(name, false)
-			time.Sleep(5 * time.Second)
+			pass(5 * time.Second)
 		}
 		close(stop)
 		n := <-done
@@ -270,7 +270,7 @@ func TestRemovedServerLeaves(t *testing.T) {
 			t.Fatal(err)
 		}
 		term := l.node().CurrentTerm()
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if got := l.node().CurrentTerm(); got != term || l.node().State() != raft.Leader {
 			t.Errorf("the removed server disturbed the others: term %d, want %d", got, term)
 		}
@@ -288,12 +288,12 @@ func TestLeaderCommitsExpiry(t *testing.T) {
 		in.Expires = time.Now().Add(30 * time.Second).UnixMilli()
 		register(t, l, in)
 		c.kill(l.cfg.Name)
-		time.Sleep(29 * time.Second)
+		pass(29 * time.Second)
 		l = c.settle(3)
 		if l.State().Instances() != 1 {
 			t.Error("expired early")
 		}
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		for _, s := range c.live() {
 			if s.State().Instances() != 0 {
 				t.Errorf("%s: not expired", s.cfg.Name)

@@ -101,7 +101,7 @@ func TestLeaderWithAHungDiskStepsDown(t *testing.T) {
 					c.until("it follows", func() bool { return l.State().Instances() == 2 })
 					return
 				}
-				time.Sleep(2 * stallLimit)
+				pass(2 * stallLimit)
 				if err := l.Err(); err == nil {
 					t.Error("the server did not give up")
 				}

@@ -103,7 +103,7 @@ func TestStaleReads(t *testing.T) {
 			t.Errorf("follower in contact: %v", err)
 		}
 		c.isolate(f.cfg.Name, true)
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		if _, err := f.Stale(4 * time.Second); !errors.Is(err, ErrUnavailable) {
 			t.Errorf("follower cut off for 5s, max age 4s: %v", err)
 		}

@@ -176,7 +176,7 @@ func readSnapshot(r io.Reader) (*state, error) {
 	sr := &snapshotReader{t: newState().txn(), instances: map[string]int{}}
 	for n := 0; ; n++ {
 		plain, err := readFrame(r, dec)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err == nil {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"time"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
@@ -234,10 +235,8 @@ func match(m Meta, what string, indexes ...uint64) error {
 	if m.IfMatch == nil {
 		return nil
 	}
-	for _, i := range indexes {
-		if *m.IfMatch == i {
-			return nil
-		}
+	if slices.Contains(indexes, *m.IfMatch) {
+		return nil
 	}
 	return refuse(ErrPrecondition, "%s is at index %d, not at %d; read it again", what, indexes[0], *m.IfMatch)
 }
