@@ -287,8 +287,8 @@ func TestExpiryRemovesWhatTheLeaderSaw(t *testing.T) {
 func TestUnknownCommandStopsTheStateMachine(t *testing.T) {
 	for _, tt := range []struct{ name, data string }{
 		{"command type", string((&logEntry{commands: []string{string((&command{op: opLast + 1}).append(nil))}}).append(nil))},
-		{"command field", string((&logEntry{commands: []string{string(appendUint((&command{op: opExpire}).append(nil), 90, 1))}}).append(nil))},
-		{"entry field", string(appendUint((&logEntry{}).append(nil), 90, 1))},
+		{"command field", string((&logEntry{commands: []string{string(record.AppendUint((&command{op: opExpire}).append(nil), 90, 1))}}).append(nil))},
+		{"entry field", string(record.AppendUint((&logEntry{}).append(nil), 90, 1))},
 		{"entry version", "\x02"},
 		{"empty entry", ""},
 	} {

@@ -93,16 +93,16 @@ type command struct {
 }
 
 func (c *command) append(b []byte) []byte {
-	b = appendUint(b, 1, uint64(c.op))
-	b = appendString(b, 2, c.meta.Principal)
-	b = appendString(b, 3, c.meta.Remote)
-	b = appendString(b, 4, c.meta.IdempotencyKey)
+	b = record.AppendUint(b, 1, uint64(c.op))
+	b = record.AppendString(b, 2, c.meta.Principal)
+	b = record.AppendString(b, 3, c.meta.Remote)
+	b = record.AppendString(b, 4, c.meta.IdempotencyKey)
 	if c.meta.IfMatch != nil {
-		b = appendUint(b, 5, *c.meta.IfMatch+1)
+		b = record.AppendUint(b, 5, *c.meta.IfMatch+1)
 	}
 	b = c.appendBody(b)
 	if c.meta.IdempotencyKey != "" {
-		b = appendString(b, 9, c.meta.Request)
+		b = record.AppendString(b, 9, c.meta.Request)
 	}
 	return b
 }
@@ -110,10 +110,10 @@ func (c *command) append(b []byte) []byte {
 // appendBody appends what an idempotency key must be used with.
 func (c *command) appendBody(b []byte) []byte {
 	for _, v := range c.values {
-		b = appendElem(b, 6, v)
+		b = record.AppendElem(b, 6, v)
 	}
-	b = appendString(b, 7, c.target)
-	return appendString(b, 8, c.id)
+	b = record.AppendString(b, 7, c.target)
+	return record.AppendString(b, 8, c.id)
 }
 
 // scopedKey returns the idempotency key with its principal, "" if there is none.
@@ -126,12 +126,12 @@ func (c *command) scopedKey() string {
 
 // digest identifies the request for the idempotency check.
 func (c *command) digest() string {
-	b := appendUint(nil, 1, uint64(c.op))
+	b := record.AppendUint(nil, 1, uint64(c.op))
 	if c.meta.IfMatch != nil {
-		b = appendUint(b, 5, *c.meta.IfMatch+1)
+		b = record.AppendUint(b, 5, *c.meta.IfMatch+1)
 	}
 	if c.meta.Request != "" {
-		b = appendString(b, 9, c.meta.Request)
+		b = record.AppendString(b, 9, c.meta.Request)
 	} else {
 		b = c.appendBody(b)
 	}
@@ -184,11 +184,11 @@ type logEntry struct {
 
 func (e *logEntry) append(b []byte) []byte {
 	b = append(b, entryVersion)
-	b = appendUint(b, 1, uint64(e.time))
-	b = appendUint(b, 2, e.maxInstances)
-	b = appendUint(b, 3, e.maxBytes)
+	b = record.AppendUint(b, 1, uint64(e.time))
+	b = record.AppendUint(b, 2, e.maxInstances)
+	b = record.AppendUint(b, 3, e.maxBytes)
 	for _, c := range e.commands {
-		b = appendElem(b, 4, c)
+		b = record.AppendElem(b, 4, c)
 	}
 	return b
 }
@@ -232,14 +232,14 @@ type outcome struct {
 func refused(err error) outcome { return outcome{err: err} }
 
 func (o *outcome) append(b []byte) []byte {
-	b = appendUint(b, 1, o.pos.Generation)
-	b = appendUint(b, 2, o.pos.Index)
+	b = record.AppendUint(b, 1, o.pos.Generation)
+	b = record.AppendUint(b, 2, o.pos.Index)
 	for _, it := range o.items {
-		b = appendElem(b, 3, it.append(nil))
+		b = record.AppendElem(b, 3, it.append(nil))
 	}
 	if o.err != nil {
-		b = appendUint(b, 4, refusalCode(o.err))
-		b = appendElem(b, 5, o.err.Error())
+		b = record.AppendUint(b, 4, refusalCode(o.err))
+		b = record.AppendElem(b, 5, o.err.Error())
 	}
 	return b
 }
@@ -283,7 +283,7 @@ func (it item) append(b []byte) []byte {
 	if it.changed {
 		flags |= 2
 	}
-	return appendUint(appendUint(b, 1, flags), 2, it.index)
+	return record.AppendUint(record.AppendUint(b, 1, flags), 2, it.index)
 }
 
 func decodeItem(s string) (item, error) {

@@ -111,8 +111,8 @@ func (s *Store) executeHere(ctx context.Context, c *command) (outcome, error) {
 
 // ask sends one request to the leader.
 func (s *Store) ask(ctx context.Context, leader Server, kind uint64, body string) (parts, error) {
-	b := appendString(appendUint(nil, 1, kind), 2, body)
-	b = appendString(b, 3, s.State().ClusterID())
+	b := record.AppendString(record.AppendUint(nil, 1, kind), 2, body)
+	b = record.AppendString(b, 3, s.State().ClusterID())
 	ctx, done := s.whileLeading(ctx, leader)
 	defer done()
 	reply, err := s.cfg.Forwarder.Forward(ctx, leader, b)
@@ -191,13 +191,13 @@ func (s *Store) Serve(ctx context.Context, request []byte) (reply []byte, err er
 		if err != nil {
 			return failure(err), nil
 		}
-		return appendElem(nil, 3, o.append(nil)), nil
+		return record.AppendElem(nil, 3, o.append(nil)), nil
 	case requestRead:
 		pos, err := s.readHere(ctx)
 		if err != nil {
 			return failure(err), nil
 		}
-		return appendUint(appendUint(nil, 4, pos.Generation), 5, pos.Index), nil
+		return record.AppendUint(record.AppendUint(nil, 4, pos.Generation), 5, pos.Index), nil
 	}
 	return nil, refuse(ErrInvalid, "forwarded request of kind %d", p.num[1])
 }
@@ -212,9 +212,9 @@ func failure(err error) []byte {
 	}
 	if r, ok := errors.AsType[*refusal](err); ok { // refused before it became an entry
 		o := outcome{err: r}
-		return appendElem(nil, 3, o.append(nil))
+		return record.AppendElem(nil, 3, o.append(nil))
 	}
-	return appendString(appendUint(nil, 1, code), 2, err.Error())
+	return record.AppendString(record.AppendUint(nil, 1, code), 2, err.Error())
 }
 
 // Linearizable returns a State that holds every write that was acknowledged

@@ -1,5 +1,7 @@
 package store
 
+import "github.com/fluid-sd/fluid/plugin/record"
+
 // ServerInfo is what the cluster knows of a Raft server besides its Raft
 // address: committed when the server joins and when it changes.
 type ServerInfo struct {
@@ -13,12 +15,12 @@ type ServerInfo struct {
 }
 
 func (s *ServerInfo) append(b []byte) []byte {
-	b = appendString(b, 1, s.ID)
-	b = appendString(b, 2, s.Name)
-	b = appendString(b, 3, s.HTTP)
-	b = appendString(b, 4, s.Zone)
-	b = appendString(b, 5, s.Version)
-	return appendUint(b, 6, s.Protocol)
+	b = record.AppendString(b, 1, s.ID)
+	b = record.AppendString(b, 2, s.Name)
+	b = record.AppendString(b, 3, s.HTTP)
+	b = record.AppendString(b, 4, s.Zone)
+	b = record.AppendString(b, 5, s.Version)
+	return record.AppendUint(b, 6, s.Protocol)
 }
 
 func decodeServerInfo(str string) (ServerInfo, error) {
@@ -53,9 +55,9 @@ type Member struct {
 }
 
 func (m *Member) append(b []byte) []byte {
-	b = appendString(b, 1, m.ID)
-	b = appendString(b, 2, m.Name)
-	return appendUint(b, 3, m.Since)
+	b = record.AppendString(b, 1, m.ID)
+	b = record.AppendString(b, 2, m.Name)
+	return record.AppendUint(b, 3, m.Since)
 }
 
 func decodeMember(str string) (Member, error) {

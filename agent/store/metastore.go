@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/fluid-sd/fluid/plugin/record"
 )
 
 var _ types.MetaStore = (*metaStore)(nil)
@@ -115,18 +117,18 @@ func slotSum(slot []byte) uint32 {
 
 func (m *metaStore) encode() []byte {
 	b := make([]byte, slotHeader)
-	b = appendUint(b, 1, m.current.NextSegmentID)
+	b = record.AppendUint(b, 1, m.current.NextSegmentID)
 	for _, s := range m.current.Segments {
-		e := appendUint(nil, 1, s.ID)
-		e = appendUint(e, 2, s.BaseIndex)
-		e = appendUint(e, 3, s.MinIndex)
-		e = appendUint(e, 4, s.MaxIndex)
-		e = appendUint(e, 5, s.Codec)
-		e = appendUint(e, 6, s.IndexStart)
-		e = appendUint(e, 7, unixNano(s.CreateTime))
-		e = appendUint(e, 8, unixNano(s.SealTime))
-		e = appendUint(e, 9, uint64(s.SizeLimit))
-		b = appendElem(b, 2, e)
+		e := record.AppendUint(nil, 1, s.ID)
+		e = record.AppendUint(e, 2, s.BaseIndex)
+		e = record.AppendUint(e, 3, s.MinIndex)
+		e = record.AppendUint(e, 4, s.MaxIndex)
+		e = record.AppendUint(e, 5, s.Codec)
+		e = record.AppendUint(e, 6, s.IndexStart)
+		e = record.AppendUint(e, 7, unixNano(s.CreateTime))
+		e = record.AppendUint(e, 8, unixNano(s.SealTime))
+		e = record.AppendUint(e, 9, uint64(s.SizeLimit))
+		b = record.AppendElem(b, 2, e)
 	}
 	keys := make([]string, 0, len(m.stable))
 	for k := range m.stable {
@@ -134,7 +136,7 @@ func (m *metaStore) encode() []byte {
 	}
 	sort.Strings(keys)
 	for _, k := range keys {
-		b = appendElem(b, 3, appendString(appendString(nil, 1, k), 2, m.stable[k]))
+		b = record.AppendElem(b, 3, record.AppendString(record.AppendString(nil, 1, k), 2, m.stable[k]))
 	}
 	binary.LittleEndian.PutUint32(b, slotMagic)
 	binary.LittleEndian.PutUint64(b[4:], m.seq)

@@ -66,15 +66,15 @@ func writeSnapshot(w io.Writer, s *state) error {
 		return err
 	}
 	sw := &snapshotWriter{w: w, enc: enc}
-	b := appendUint(nil, 1, s.pos.Generation)
-	b = appendUint(b, 2, s.pos.Index)
-	b = appendUint(b, 3, uint64(s.now))
-	b = appendString(b, 4, s.cluster.seed)
-	sw.record(snapHeader, appendUint(b, 5, s.floor))
+	b := record.AppendUint(nil, 1, s.pos.Generation)
+	b = record.AppendUint(b, 2, s.pos.Index)
+	b = record.AppendUint(b, 3, uint64(s.now))
+	b = record.AppendString(b, 4, s.cluster.seed)
+	sw.record(snapHeader, record.AppendUint(b, 5, s.floor))
 	sw.entries(s)
 	sw.rest(s)
-	b = appendUint(sw.body[:0], 1, sw.count)
-	sw.record(snapTrailer, appendUint(b, 2, s.hash))
+	b = record.AppendUint(sw.body[:0], 1, sw.count)
+	sw.record(snapTrailer, record.AppendUint(b, 2, s.hash))
 	sw.flush()
 	return sw.err
 }
@@ -82,15 +82,15 @@ func writeSnapshot(w io.Writer, s *state) error {
 func (sw *snapshotWriter) entries(s *state) {
 	it := s.entries.Root().Iterator()
 	for _, e, ok := it.Next(); ok && sw.err == nil; _, e, ok = it.Next() {
-		b := appendString(sw.body[:0], 1, string(e.Key))
-		b = appendUint(b, 2, e.Index)
-		sw.body = appendString(b, 3, e.Value)
+		b := record.AppendString(sw.body[:0], 1, string(e.Key))
+		b = record.AppendUint(b, 2, e.Index)
+		sw.body = record.AppendString(b, 3, e.Value)
 		sw.record(snapEntry, sw.body)
 	}
 	dead := s.tombs.Root().Iterator()
 	for k, _, ok := dead.Next(); ok && sw.err == nil; k, _, ok = dead.Next() {
 		index, key := split(k)
-		sw.body = appendUint(appendString(sw.body[:0], 1, key), 2, index)
+		sw.body = record.AppendUint(record.AppendString(sw.body[:0], 1, key), 2, index)
 		sw.record(snapTomb, sw.body)
 	}
 }
@@ -98,15 +98,15 @@ func (sw *snapshotWriter) entries(s *state) {
 func (sw *snapshotWriter) rest(s *state) {
 	svc := s.services.Root().Iterator()
 	for k, v, ok := svc.Next(); ok && sw.err == nil; k, v, ok = svc.Next() {
-		sw.body = appendUint(appendString(sw.body[:0], 1, k), 2, v.index)
+		sw.body = record.AppendUint(record.AppendString(sw.body[:0], 1, k), 2, v.index)
 		sw.record(snapService, sw.body)
 	}
 	keys := s.keys.Root().Iterator()
 	for k, v, ok := keys.Next(); ok && sw.err == nil; k, v, ok = keys.Next() {
-		b := appendString(sw.body[:0], 1, k)
-		b = appendUint(b, 2, uint64(v.time))
-		b = appendString(b, 3, v.digest)
-		sw.body = appendString(b, 4, v.reply)
+		b := record.AppendString(sw.body[:0], 1, k)
+		b = record.AppendUint(b, 2, uint64(v.time))
+		b = record.AppendString(b, 3, v.digest)
+		sw.body = record.AppendString(b, 4, v.reply)
 		sw.record(snapKey, sw.body)
 	}
 	servers := s.servers.Root().Iterator()
@@ -115,7 +115,7 @@ func (sw *snapshotWriter) rest(s *state) {
 	}
 	if s.staged != nil {
 		for _, piece := range s.staged.pieces {
-			sw.body = appendElem(appendString(sw.body[:0], 1, s.staged.id), 2, piece)
+			sw.body = record.AppendElem(record.AppendString(sw.body[:0], 1, s.staged.id), 2, piece)
 			sw.record(snapStaged, sw.body)
 		}
 	}

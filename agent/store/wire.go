@@ -20,28 +20,6 @@ const (
 	wireBytes  = 2
 )
 
-func appendUint(b []byte, field int, v uint64) []byte {
-	if v == 0 {
-		return b
-	}
-	b = binary.AppendUvarint(b, uint64(field)<<3|wireVarint)
-	return binary.AppendUvarint(b, v)
-}
-
-func appendString[T string | []byte](b []byte, field int, v T) []byte {
-	if len(v) == 0 {
-		return b
-	}
-	return appendElem(b, field, v)
-}
-
-// appendElem writes one element of a repeated field, also if it is empty.
-func appendElem[T string | []byte](b []byte, field int, v T) []byte {
-	b = binary.AppendUvarint(b, uint64(field)<<3|wireBytes)
-	b = binary.AppendUvarint(b, uint64(len(v)))
-	return append(b, v...)
-}
-
 // field is one decoded field: a number, or bytes that share the input.
 type field struct {
 	id    int

@@ -8,34 +8,34 @@ import (
 
 // Append appends the canonical encoding of the instance to b.
 func (in *Instance) Append(b []byte) []byte {
-	b = appendString(b, 1, in.ID)
-	b = appendString(b, 2, in.Service)
-	b = appendString(b, 3, in.Node)
+	b = AppendString(b, 1, in.ID)
+	b = AppendString(b, 2, in.Service)
+	b = AppendString(b, 3, in.Node)
 	b = appendAddrs(b, 4, in.Addrs)
-	b = appendString(b, 5, in.Host)
-	b = appendUint(b, 6, uint64(in.Port))
+	b = AppendString(b, 5, in.Host)
+	b = AppendUint(b, 6, uint64(in.Port))
 	for _, p := range in.Ports {
 		var e []byte
-		e = appendString(e, 1, p.Name)
-		e = appendUint(e, 2, uint64(p.Number))
-		e = appendUint(e, 3, uint64(p.Proto))
-		b = appendElem(b, 7, e)
+		e = AppendString(e, 1, p.Name)
+		e = AppendUint(e, 2, uint64(p.Number))
+		e = AppendUint(e, 3, uint64(p.Proto))
+		b = AppendElem(b, 7, e)
 	}
 	for _, t := range in.Tags {
-		b = appendElem(b, 8, t)
+		b = AppendElem(b, 8, t)
 	}
 	for _, m := range in.Meta {
-		b = appendElem(b, 9, appendString(appendString(nil, 1, m.Key), 2, m.Value))
+		b = AppendElem(b, 9, AppendString(AppendString(nil, 1, m.Key), 2, m.Value))
 	}
 	if in.Weight != DefaultWeight {
-		b = appendUint(b, 10, uint64(in.Weight)+1) // so that weight 0 differs from none
+		b = AppendUint(b, 10, uint64(in.Weight)+1) // so that weight 0 differs from none
 	}
-	b = appendUint(b, 11, uint64(in.Priority))
-	b = appendString(b, 12, in.Zone)
-	b = appendUint(b, 13, uint64(in.TTL/time.Second))
-	b = appendUint(b, 14, uint64(in.Status))
-	b = appendUint(b, 15, uint64(in.Registered))
-	b = appendUint(b, 16, uint64(in.Expires))
+	b = AppendUint(b, 11, uint64(in.Priority))
+	b = AppendString(b, 12, in.Zone)
+	b = AppendUint(b, 13, uint64(in.TTL/time.Second))
+	b = AppendUint(b, 14, uint64(in.Status))
+	b = AppendUint(b, 15, uint64(in.Registered))
+	b = AppendUint(b, 16, uint64(in.Expires))
 	return append(b, in.unknown...)
 }
 
@@ -96,7 +96,7 @@ func DecodeInstance(s string) (Instance, error) {
 
 func appendAddrs(b []byte, field int, addrs []netip.Addr) []byte {
 	for _, a := range addrs {
-		b = appendElem(b, field, a.AsSlice())
+		b = AppendElem(b, field, a.AsSlice())
 	}
 	return b
 }
@@ -142,13 +142,13 @@ func decodePair(s string) (Pair, error) {
 
 // Append appends the canonical encoding of the service to b.
 func (s *Service) Append(b []byte) []byte {
-	b = appendString(b, 1, s.Name)
-	b = appendUint(b, 2, uint64(s.Class))
-	b = appendUint(b, 3, uint64(s.TTL/time.Second))
-	b = appendUint(b, 4, uint64(s.NegativeTTL/time.Second))
-	b = appendUint(b, 5, zigzag(int64(s.ServeStale)))
-	b = appendUint(b, 6, uint64(s.AnswerLimit))
-	b = appendUint(b, 7, boolUint(s.GuardOff))
+	b = AppendString(b, 1, s.Name)
+	b = AppendUint(b, 2, uint64(s.Class))
+	b = AppendUint(b, 3, uint64(s.TTL/time.Second))
+	b = AppendUint(b, 4, uint64(s.NegativeTTL/time.Second))
+	b = AppendUint(b, 5, zigzag(int64(s.ServeStale)))
+	b = AppendUint(b, 6, uint64(s.AnswerLimit))
+	b = AppendUint(b, 7, boolUint(s.GuardOff))
 	return append(b, s.unknown...)
 }
 
@@ -185,14 +185,14 @@ func DecodeService(str string) (Service, error) {
 
 // Append appends the canonical encoding of the overlay to b.
 func (o *Overlay) Append(b []byte) []byte {
-	b = appendString(b, 1, o.ID)
-	b = appendUint(b, 2, uint64(o.Kind))
-	b = appendString(b, 3, o.Service)
-	b = appendString(b, 4, o.Instance)
-	b = appendString(b, 5, o.Node)
-	b = appendUint(b, 6, uint64(o.Weight))
-	b = appendString(b, 7, o.Reason)
-	b = appendUint(b, 8, uint64(o.Expires))
+	b = AppendString(b, 1, o.ID)
+	b = AppendUint(b, 2, uint64(o.Kind))
+	b = AppendString(b, 3, o.Service)
+	b = AppendString(b, 4, o.Instance)
+	b = AppendString(b, 5, o.Node)
+	b = AppendUint(b, 6, uint64(o.Weight))
+	b = AppendString(b, 7, o.Reason)
+	b = AppendUint(b, 8, uint64(o.Expires))
 	return append(b, o.unknown...)
 }
 
@@ -231,15 +231,15 @@ func DecodeOverlay(s string) (Overlay, error) {
 
 // Append appends the canonical encoding of the fence to b.
 func (f *Fence) Append(b []byte) []byte {
-	b = appendUint(b, 1, uint64(f.Kind))
+	b = AppendUint(b, 1, uint64(f.Kind))
 	if !f.Origin.IsZero() {
-		b = appendElem(b, 2, f.Origin[:])
+		b = AppendElem(b, 2, f.Origin[:])
 	}
-	b = appendUint(b, 3, f.Epoch)
-	b = appendString(b, 4, f.Service)
-	b = appendString(b, 5, f.Instance)
-	b = appendUint(b, 6, f.At.Generation)
-	b = appendUint(b, 7, f.At.Index)
+	b = AppendUint(b, 3, f.Epoch)
+	b = AppendString(b, 4, f.Service)
+	b = AppendString(b, 5, f.Instance)
+	b = AppendUint(b, 6, f.At.Generation)
+	b = AppendUint(b, 7, f.At.Index)
 	return append(b, f.unknown...)
 }
 
@@ -279,15 +279,15 @@ func DecodeFence(s string) (Fence, error) {
 
 // Append appends the canonical encoding of the node to b.
 func (n *Node) Append(b []byte) []byte {
-	b = appendString(b, 1, n.ID)
-	b = appendString(b, 2, n.Name)
+	b = AppendString(b, 1, n.ID)
+	b = AppendString(b, 2, n.Name)
 	b = appendAddrs(b, 3, n.Addrs)
-	b = appendString(b, 4, n.Zone)
-	b = appendString(b, 5, n.Version)
+	b = AppendString(b, 4, n.Zone)
+	b = AppendString(b, 5, n.Version)
 	for _, m := range n.Members {
-		b = appendElem(b, 6, m)
+		b = AppendElem(b, 6, m)
 	}
-	b = appendUint(b, 7, uint64(n.Created))
+	b = AppendUint(b, 7, uint64(n.Created))
 	return append(b, n.unknown...)
 }
 
@@ -324,12 +324,12 @@ func DecodeNode(s string) (Node, error) {
 
 // Append appends the canonical encoding of the report to b.
 func (r *Report) Append(b []byte) []byte {
-	b = appendString(b, 1, r.ID)
-	b = appendString(b, 2, r.Service)
-	b = appendUint(b, 3, r.Position.Generation)
-	b = appendUint(b, 4, r.Position.Index)
-	b = appendUint(b, 5, uint64(r.Status))
-	b = appendString(b, 6, r.Reason)
+	b = AppendString(b, 1, r.ID)
+	b = AppendString(b, 2, r.Service)
+	b = AppendUint(b, 3, r.Position.Generation)
+	b = AppendUint(b, 4, r.Position.Index)
+	b = AppendUint(b, 5, uint64(r.Status))
+	b = AppendString(b, 6, r.Reason)
 	return append(b, r.unknown...)
 }
 

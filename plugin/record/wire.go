@@ -16,7 +16,8 @@ const (
 	wireBytes  = 2
 )
 
-func appendUint(b []byte, field int, v uint64) []byte {
+// AppendUint appends a varint field to b, nothing if v is 0.
+func AppendUint(b []byte, field int, v uint64) []byte {
 	if v == 0 {
 		return b
 	}
@@ -24,15 +25,16 @@ func appendUint(b []byte, field int, v uint64) []byte {
 	return binary.AppendUvarint(b, v)
 }
 
-func appendString[T string | []byte](b []byte, field int, v T) []byte {
+// AppendString appends a bytes field to b, nothing if v is empty.
+func AppendString[T string | []byte](b []byte, field int, v T) []byte {
 	if len(v) == 0 {
 		return b
 	}
-	return appendElem(b, field, v)
+	return AppendElem(b, field, v)
 }
 
-// appendElem writes one element of a repeated field, also if it is empty.
-func appendElem[T string | []byte](b []byte, field int, v T) []byte {
+// AppendElem appends one element of a repeated field, also if it is empty.
+func AppendElem[T string | []byte](b []byte, field int, v T) []byte {
 	b = binary.AppendUvarint(b, uint64(field)<<3|wireBytes)
 	b = binary.AppendUvarint(b, uint64(len(v)))
 	return append(b, v...)
