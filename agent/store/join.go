@@ -52,8 +52,10 @@ func (s *Store) Join(ctx context.Context, m Meta, req JoinRequest) (JoinReply, e
 	if req.ID == "" || req.Addr == "" || req.Name == "" {
 		return JoinReply{}, refuse(ErrInvalid, "join: id, name and address are needed")
 	}
-	s.changeMu.Lock()
-	defer s.changeMu.Unlock()
+	if err := s.changing.acquireContext(ctx); err != nil {
+		return JoinReply{}, fmt.Errorf("%w: another server is joining or leaving: %w", ErrUnavailable, err)
+	}
+	defer s.changing.release()
 	present, err := s.admit(ctx, m, req)
 	if err != nil {
 		return JoinReply{}, err
@@ -134,8 +136,10 @@ func (s *Store) Remove(ctx context.Context, m Meta, id string) error {
 	if err := s.barrier(ctx); err != nil {
 		return err
 	}
-	s.changeMu.Lock()
-	defer s.changeMu.Unlock()
+	if err := s.changing.acquireContext(ctx); err != nil {
+		return fmt.Errorf("%w: another server is joining or leaving: %w", ErrUnavailable, err)
+	}
+	defer s.changing.release()
 	return s.remove(ctx, m, id)
 }
 

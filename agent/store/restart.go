@@ -158,8 +158,8 @@ func (w *loopWatch) installed(pos record.Position, now time.Time) bool {
 // restart stops Raft and starts it anew on the same files and transport. The
 // state stays readable all the time, and does not go back.
 func (s *Store) restart(why string) {
-	s.restartMu.Lock()
-	defer s.restartMu.Unlock()
+	s.starting.acquire()
+	defer s.starting.release()
 	if s.ctx.Err() != nil || s.fsm.failed() != nil {
 		return
 	}

@@ -40,9 +40,9 @@ type Store struct {
 	cancel    context.CancelFunc
 	loops     sync.WaitGroup
 	stopped   chan struct{} // closed when the state machine stops
-	changeMu  sync.Mutex    // one change of the configuration at a time
+	changing  lock          // one change of the configuration at a time
 	gate      gate          // of requests to Raft
-	restartMu sync.Mutex    // Raft is started and stopped by one at a time
+	starting  lock          // Raft is started and stopped by one at a time
 	restarts  atomic.Uint64
 	closeOnce sync.Once
 	closeErr  error
@@ -52,7 +52,7 @@ func newStore(cfg Config, d *disk, p *peers) *Store {
 	s := &Store{
 		cfg: cfg, log: cfg.Logger, disk: d, peers: p, fsm: newFSM(),
 		leaderCh: make(chan bool, 16), queue: make(chan *proposal), slots: make(chan struct{}, maxInFlight),
-		stopped: make(chan struct{}),
+		stopped: make(chan struct{}), changing: newLock(), starting: newLock(),
 	}
 	s.verify = s.verifyLeader
 	s.committed = func(f raft.ApplyFuture, _ []*proposal) (any, error) {
@@ -100,10 +100,10 @@ func (s *Store) close(handOver bool) error {
 		}
 		s.cancel()
 		s.disk.log.guard.release()
-		s.restartMu.Lock()
+		s.starting.acquire()
 		s.gate.shut()
 		err := s.node().Shutdown().Error()
-		s.restartMu.Unlock()
+		s.starting.release()
 		s.loops.Wait()
 		s.closeErr = errors.Join(err, s.peers.shut(), s.disk.close(), s.closeAudit())
 	})
@@ -112,8 +112,8 @@ func (s *Store) close(handOver bool) error {
 
 // halt stops Raft, so that a server that does not apply does not lead either.
 func (s *Store) halt() {
-	s.restartMu.Lock()
-	defer s.restartMu.Unlock()
+	s.starting.acquire()
+	defer s.starting.release()
 	s.gate.shut()
 	if err := s.node().Shutdown().Error(); err != nil {
 		s.log.Error("could not stop raft", "error", err)
