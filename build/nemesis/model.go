@@ -7,7 +7,8 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// kind is what an operation does to its key: one instance of one service.
+// kind is what an operation does to its key: one instance of one service, or
+// one overlay.
 type kind uint8
 
 const (
@@ -18,9 +19,10 @@ const (
 
 // input is an operation as the client asks for it.
 type input struct {
-	kind  kind
-	key   string // the service
-	value uint16 // the port that put registers
+	kind    kind
+	key     string // the service, or the id of the overlay
+	overlay bool   // an overlay is placed, looked up or lifted, not an instance
+	value   uint16 // the port that put registers; 1 for an overlay
 }
 
 // output is what the client learned.
@@ -30,7 +32,7 @@ type output struct {
 	value   uint16 // get: its port
 }
 
-// state is an instance: 0 if it is not registered, else its port.
+// state is an instance or an overlay: 0 if there is none, else its port, or 1.
 type state = uint16
 
 // registry is the specification: each key is a register that can be deleted.

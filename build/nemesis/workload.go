@@ -42,7 +42,9 @@ type workload struct {
 
 	mu       sync.Mutex // guards what follows
 	history  []porcupine.Operation
-	refused  int // certainly not done, or no answer to a read
+	placed   []string // ids of overlays, of all rounds
+	lately   []string // those of this round
+	refused  int      // certainly not done, or no answer to a read
 	unknown  int
 	gap      time.Duration              // longest between two acknowledged writes, in this round
 	gaps     map[string][]time.Duration // the same, by fault
@@ -61,7 +63,7 @@ func (w *workload) nextRound() {
 	w.round.Add(1)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.gap = 0
+	w.gap, w.lately = 0, nil
 }
 
 // endRound notes and returns the longest time between two acknowledged writes
@@ -99,16 +101,9 @@ func (w *workload) during(ctx context.Context, f func(context.Context) error) er
 
 // one does one random operation at one random agent.
 func (w *workload) one(ctx context.Context, client int, rng *rand.Rand) {
-	in := input{key: key(w.round.Load(), rng.IntN(keysPerRound))}
+	in := w.choose(rng)
 	a := w.c.agents[rng.IntN(len(w.c.agents))]
 	idempotency := ""
-	switch n := rng.IntN(10); {
-	case n < 4:
-	case n < 8:
-		in.kind, in.value = put, uint16(w.values.Add(1)%math.MaxUint16)+1
-	default:
-		in.kind = del
-	}
 	if in.kind != get && rng.IntN(2) == 0 {
 		idempotency = fmt.Sprintf("%d-%d-%d", client, w.now(), rng.Uint64())
 	}
@@ -117,14 +112,42 @@ func (w *workload) one(ctx context.Context, client int, rng *rand.Rand) {
 	ctx, cancel := context.WithTimeout(ctx, [...]time.Duration{500 * time.Millisecond, 2 * time.Second, clientTimeout}[rng.IntN(3)])
 	defer cancel()
 	call := w.now()
-	out, done := w.do(ctx, a, in, idempotency)
+	out, done := w.ask(ctx, a, &in, idempotency)
 	// Who has a key may ask again, anywhere, and the write is done once.
 	for try := 0; idempotency != "" && (out.unknown || !done) && try < 3; try++ {
-		if again, ok := w.do(ctx, w.c.agents[rng.IntN(len(w.c.agents))], in, idempotency); ok {
+		if again, ok := w.ask(ctx, w.c.agents[rng.IntN(len(w.c.agents))], &in, idempotency); ok {
 			out, done = again, true
 		}
 	}
+	if in.key == "" { // the id of an overlay that may have been placed is not known
+		done = false
+	}
 	w.record(client, in, out, done, call)
+}
+
+// ask does an operation at one agent.
+func (w *workload) ask(ctx context.Context, a *agent, in *input, idempotency string) (out output, done bool) {
+	if in.overlay {
+		return w.doOverlay(ctx, a, in, idempotency)
+	}
+	return w.do(ctx, a, *in, idempotency)
+}
+
+// choose decides what to do: one operation in five concerns an overlay.
+func (w *workload) choose(rng *rand.Rand) input {
+	n := rng.IntN(10)
+	if rng.IntN(5) == 0 {
+		return w.chooseOverlay(rng, n)
+	}
+	in := input{key: key(w.round.Load(), rng.IntN(keysPerRound))}
+	switch {
+	case n < 4:
+	case n < 8:
+		in.kind, in.value = put, uint16(w.values.Add(1)%math.MaxUint16)+1
+	default:
+		in.kind = del
+	}
+	return in
 }
 
 // record notes an operation. One that was certainly not done is no part of
@@ -150,6 +173,10 @@ func (w *workload) record(client int, in input, out output, done bool, call int6
 // answer is what is read of an agent's answer: of a service, or of a problem.
 type answer struct {
 	api.Service
+	problem
+}
+
+type problem struct {
 	Type   string `json:"type"`
 	Detail string `json:"detail"`
 }
@@ -168,6 +195,19 @@ func (w *workload) do(ctx context.Context, a *agent, in input, idempotency strin
 	}
 	var ans answer
 	status, err := w.c.call(ctx, a, method, path, idempotency, body, &ans)
+	if err == nil && status == http.StatusOK && in.kind == get {
+		for _, i := range ans.Instances {
+			if i.ID == instanceID {
+				return output{found: true, value: i.Port}, true
+			}
+		}
+		return output{}, true
+	}
+	return w.outcome(in, status, err, ans.problem, method+" "+path+" at "+a.name)
+}
+
+// outcome is what a client learns from an answer that has nothing to read.
+func (w *workload) outcome(in input, status int, err error, p problem, what string) (out output, done bool) {
 	switch {
 	case err != nil && in.kind == get:
 		return output{}, false
@@ -176,23 +216,16 @@ func (w *workload) do(ctx context.Context, a *agent, in input, idempotency strin
 		return output{unknown: true}, !errors.As(err, &op) || op.Op != "dial"
 	case status == http.StatusNotFound:
 		return output{}, true
-	case status == http.StatusOK && in.kind == get:
-		for _, i := range ans.Instances {
-			if i.ID == instanceID {
-				return output{found: true, value: i.Port}, true
-			}
-		}
-		return output{}, true
 	case status == http.StatusOK, status == http.StatusCreated:
 		return output{found: true}, true
-	case status == http.StatusServiceUnavailable && ans.Type == "urn:fluid:unknown-outcome" && in.kind != get:
+	case status == http.StatusServiceUnavailable && p.Type == "urn:fluid:unknown-outcome" && in.kind != get:
 		return output{unknown: true}, true
 	case status == http.StatusServiceUnavailable:
 		return output{}, false
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.failures = append(w.failures, fmt.Sprintf("%s %s at %s: %d %s %s", method, path, a.name, status, ans.Type, ans.Detail))
+	w.failures = append(w.failures, fmt.Sprintf("%s: %d %s %s", what, status, p.Type, p.Detail))
 	return output{unknown: true}, in.kind != get
 }
 
@@ -209,22 +242,28 @@ func (w *workload) awaitWrite(ctx context.Context) error {
 
 // finish reads every key once more, from the cluster that is whole again.
 func (w *workload) finish(ctx context.Context) error {
+	var last []input
 	for round := range w.round.Load() + 1 {
 		for i := range keysPerRound {
-			in := input{key: key(round, i)}
-			a := w.c.agents[(int(round)+i)%len(w.c.agents)]
-			err := w.c.await(ctx, "a linearizable read of "+in.key+" at "+a.name, func(ctx context.Context) error {
-				call := w.now()
-				out, done := w.do(ctx, a, in, "")
-				if !done {
-					return errors.New("refused")
-				}
-				w.record(w.clients, in, out, true, call)
-				return nil
-			})
-			if err != nil {
-				return err
+			last = append(last, input{key: key(round, i)})
+		}
+	}
+	for _, id := range w.placed {
+		last = append(last, input{key: id, overlay: true})
+	}
+	for i, in := range last {
+		a := w.c.agents[i%len(w.c.agents)]
+		err := w.c.await(ctx, "a linearizable read of "+in.key+" at "+a.name, func(ctx context.Context) error {
+			call := w.now()
+			out, done := w.ask(ctx, a, &in, "")
+			if !done {
+				return errors.New("refused")
 			}
+			w.record(w.clients, in, out, true, call)
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -233,11 +272,15 @@ func (w *workload) finish(ctx context.Context) error {
 func (w *workload) report(out io.Writer) {
 	counts := map[string]int{}
 	for _, op := range w.history {
-		name := [...]string{get: "reads", put: "registrations", del: "deregistrations"}[op.Input.(input).kind]
+		in := op.Input.(input)
+		name := [...]string{get: "reads", put: "registrations", del: "deregistrations"}[in.kind]
+		if in.overlay && in.kind != get {
+			name = "overlays"
+		}
 		counts[name]++
 	}
-	_, _ = fmt.Fprintf(out, "%d registrations, %d deregistrations, %d linearizable reads; %d of the writes with unknown outcome, %d operations refused\n",
-		counts["registrations"], counts["deregistrations"], counts["reads"], w.unknown, w.refused)
+	_, _ = fmt.Fprintf(out, "%d registrations, %d deregistrations, %d overlays placed or lifted, %d linearizable reads; %d of the writes with unknown outcome, %d operations refused\n",
+		counts["registrations"], counts["deregistrations"], counts["overlays"], counts["reads"], w.unknown, w.refused)
 	for _, fault := range slices.Sorted(maps.Keys(w.gaps)) {
 		gaps := slices.Sorted(slices.Values(w.gaps[fault]))
 		_, _ = fmt.Fprintf(out, "%-18s %3d times; longest time without a write: median %.1fs, worst %.1fs\n",
