@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
 	"time"
 
@@ -155,13 +154,26 @@ func with[K comparable](set map[K]bool, k K) map[K]bool {
 	return set
 }
 
+// sorted returns the elements of a set; most sets are empty or hold one.
+func sorted(set map[string]bool) []string {
+	if len(set) == 0 {
+		return nil
+	}
+	out := make([]string, 0, len(set))
+	for k := range set {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
 func (t *touched) service(sv *service, index uint64) {
 	sv.index = max(sv.index, index)
 	t.addService(sv.name)
 }
 
 func (t *touched) changes() Changes {
-	return Changes{Services: slices.Sorted(maps.Keys(t.services)), Nodes: slices.Sorted(maps.Keys(t.nodes))}
+	return Changes{Services: sorted(t.services), Nodes: sorted(t.nodes)}
 }
 
 // Stage is a full committed state that was read but does not count yet.

@@ -71,6 +71,29 @@ func DecodeDelta(b []byte) (Delta, error) {
 	return d, d.check()
 }
 
+// Known reports whether Merge would take nothing in from an encoded delta. It
+// reads the head of the delta only: most of what a member hears it heard before.
+func (c *Catalog) Known(b []byte) bool {
+	r := reader{b: b}
+	var d Delta
+	r.format(formatDelta)
+	r.origin(&d.Origin)
+	d.Epoch, d.Nonce, d.Base, d.From = r.num(), r.num(), r.num(), r.num()
+	d.To = d.From + r.num()
+	d.ResetTo = r.num()
+	o := c.origins[d.Origin]
+	if r.bad || o == nil || o.cur == nil || d.To < d.From {
+		return false
+	}
+	switch order := o.cur.compare(d.Epoch, d.Nonce); {
+	case order != 0:
+		return order > 0
+	case d.ResetTo != 0:
+		return d.ResetTo <= o.cur.watermark && !o.cur.doubted
+	}
+	return o.cur.covers(d.From, d.To)
+}
+
 // AppendHeads appends the encoding of heads to b.
 func AppendHeads(b []byte, heads []Head) []byte {
 	b = append(b, formatHeads)

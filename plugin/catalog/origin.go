@@ -43,6 +43,7 @@ type history struct {
 	shown              bool   // counts in views
 	node               record.Node
 	reset              *staging
+	doubted            bool // its content is not what it should be: a reset to where it is counts
 }
 
 // span is the range (from, to] of sequence numbers.

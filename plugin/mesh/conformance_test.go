@@ -66,6 +66,7 @@ func suite(t *testing.T, run func(t *testing.T, f func(t *testing.T)), newWorld 
 		{"labels", testLabels},
 		{"clone", testClone},
 		{"confirm", testConfirm},
+		{"applied", testApplied},
 		{"closed", testClosed},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

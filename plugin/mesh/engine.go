@@ -83,6 +83,10 @@ type engine struct {
 	fetch   fetching
 	serving map[string]*served
 
+	reports   []Report            // how far the DNS members here are
+	questions map[string]question // who waits for more of that
+	surveys   map[*survey]bool    // questions to others
+
 	nextPush, nextHave, nextDigest, nextView, nextAsk int64
 	lastPush                                          int64
 
@@ -120,6 +124,7 @@ func newEngine(self, cluster string, seed uint64) *engine {
 		self: self, cluster: cluster, rng: rand.New(rand.NewPCG(seed, seed^0x5bf03635)),
 		moved: map[record.OriginID]int64{}, pulls: map[record.OriginID]*pull{},
 		asked: map[string]catalog.Head{}, serving: map[string]*served{},
+		questions: map[string]question{}, surveys: map[*survey]bool{},
 		stats: Stats{Dropped: map[string]uint64{}},
 	}
 }
@@ -165,6 +170,7 @@ func (e *engine) peerDown(id string) {
 	e.greet = slices.DeleteFunc(e.greet, same)
 	delete(e.serving, id)
 	delete(e.asked, id)
+	delete(e.questions, id)
 	e.refill()
 }
 
@@ -369,6 +375,10 @@ func (e *engine) receive(now int64, c *catalog.Catalog, from string, frame []byt
 		err = e.onFetch(now, c, from, body)
 	case frameAsk:
 		err = e.onAsk(c, from, body)
+	case frameSurvey:
+		err = e.onSurvey(now, c, from, body)
+	case frameReports:
+		err = e.onReports(from, body)
 	default:
 		e.drop("unknown")
 	}
@@ -380,12 +390,22 @@ func (e *engine) receive(now int64, c *catalog.Catalog, from string, frame []byt
 // onDeltas merges what a peer sent; what was new goes on once, unless it is
 // part of catching up with much.
 func (e *engine) onDeltas(now int64, c *catalog.Catalog, from string, push bool, body []byte) error {
-	deltas, end, err := decodeDeltas(body)
+	end, rest, err := cutEnding(body)
 	if err != nil {
 		return err
 	}
-	for i := range deltas {
-		d := &deltas[i]
+	for len(rest) > 0 {
+		var b []byte
+		if b, rest, err = cutDelta(rest); err != nil {
+			return err
+		}
+		if c.Known(b) {
+			continue // each change comes from several sides
+		}
+		d := &catalog.Delta{}
+		if *d, err = catalog.DecodeDelta(b); err != nil {
+			return err
+		}
 		res, err := c.Merge(now, d)
 		if err != nil {
 			e.drop(dropReason(err))

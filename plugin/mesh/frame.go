@@ -20,6 +20,9 @@ const (
 	frameBatch  = 7 // committed state
 	frameFetch  = 8 // a request for committed state
 	frameAsk    = 9 // a request for the head of one origin
+
+	frameSurvey  = 10 // a question whether the DNS members there are as far as a position
+	frameReports = 11 // how far they are
 )
 
 const (
@@ -74,7 +77,7 @@ const (
 	endPart ending = 3 // that was all for now: ask again for the rest
 )
 
-// appendDeltas frames deltas; decodeDeltas reads them.
+// appendDeltas frames deltas; cutDelta reads them one by one.
 func appendDeltas(b []byte, kind byte, end ending, deltas []*catalog.Delta) []byte {
 	b = append(b, kind, byte(end))
 	for _, d := range deltas {
@@ -85,24 +88,21 @@ func appendDeltas(b []byte, kind byte, end ending, deltas []*catalog.Delta) []by
 	return b
 }
 
-func decodeDeltas(b []byte) (deltas []catalog.Delta, end ending, err error) {
+// cutEnding reads what stands before the deltas.
+func cutEnding(b []byte) (end ending, rest []byte, err error) {
 	if len(b) == 0 {
-		return nil, endNot, errFrame
+		return endNot, nil, errFrame
 	}
-	end, b = ending(b[0]), b[1:]
-	for len(b) > 0 {
-		n, k := binary.Uvarint(b)
-		if k <= 0 || n > uint64(len(b)-k) {
-			return nil, endNot, errFrame
-		}
-		d, err := catalog.DecodeDelta(b[k : k+int(n)])
-		if err != nil {
-			return nil, endNot, err
-		}
-		deltas = append(deltas, d)
-		b = b[k+int(n):]
+	return ending(b[0]), b[1:], nil
+}
+
+// cutDelta cuts the first encoded delta off the rest.
+func cutDelta(b []byte) (delta, rest []byte, err error) {
+	n, k := binary.Uvarint(b)
+	if k <= 0 || n > uint64(len(b)-k) {
+		return nil, nil, errFrame
 	}
-	return deltas, end, nil
+	return b[k : k+int(n)], b[k+int(n):], nil
 }
 
 // digest is the body of frameDigest.

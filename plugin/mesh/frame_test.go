@@ -19,11 +19,15 @@ func FuzzReceive(f *testing.F) {
 	f.Add((&digest{}).append(nil))
 	f.Add((&fetch{part: 1}).append(nil))
 	f.Add((&catalog.Batch{Full: true, Parts: 3}).Append([]byte{frameBatch}))
+	f.Add(appendPosition([]byte{frameSurvey}, record.Position{Generation: 1, Index: 5}))
+	f.Add(appendReports([]byte{frameReports}, []Report{{ID: "dns", Applied: record.Position{Generation: 1, Index: 5}, TTL: 5e9}}))
 	f.Add(catalog.AppendWants([]byte{framePull}, []catalog.Want{{Origin: record.OriginID{1}}}))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		c := catalog.New()
 		e := newEngine("self", "cluster", 1)
 		e.peerUp(0, "peer")
+		e.setReports(0, []Report{{ID: "self"}})
+		e.beginSurvey(record.Position{Generation: 1, Index: 9}, []string{"peer"})
 		for now := range int64(3) {
 			e.begin()
 			e.receive(now, c, "peer", slices.Clone(frame))

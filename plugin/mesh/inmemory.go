@@ -18,6 +18,8 @@ type Hub struct {
 	mu      sync.Mutex // guards what is below, and orders all deliveries
 	members map[string]*member
 	cut     map[[2]string]bool // pairs of ids that do not hear of each other
+
+	reported chan struct{} // closed when a member reports; nil if nobody waits
 }
 
 var processHub Hub
@@ -26,6 +28,8 @@ var processHub Hub
 type member struct {
 	cfg Config
 	hub *Hub
+
+	reports []Report // guarded by hub.mu
 
 	mu      sync.Mutex // guards what is below; taken inside hub.mu
 	known   map[string]Member

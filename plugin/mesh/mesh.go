@@ -36,6 +36,9 @@ const (
 // DefaultPort is the port of a gossip address that has none.
 const DefaultPort = 7947
 
+// maxID bounds the id of a member, in bytes.
+const maxID = 64
+
 // Role says what a member does.
 type Role uint8
 
@@ -169,6 +172,16 @@ type Mesh interface {
 	// head says, or ctx is done. It returns how many do.
 	Confirm(ctx context.Context, head catalog.Head, k int) (int, error)
 
+	// Report sets what this member answers when it is asked how far DNS members
+	// are: a DNS member about itself, an agent about those at its socket. It
+	// does not block.
+	Report(reports []Report)
+	// Applied asks members, by their ids, for their reports. It blocks until
+	// every one of them said that all of its are at the position or beyond, or
+	// ctx is done, and returns what they said last. The reports are not proven:
+	// who has a key of the mesh can make them up.
+	Applied(ctx context.Context, at record.Position, ids []string) []Report
+
 	// Keys returns the ids of the keys, the encrypting one first.
 	Keys() []string
 	// SetKeys replaces the key ring: the first key encrypts, all decrypt.
@@ -211,7 +224,7 @@ func New(cfg Config) (Mesh, error) {
 
 func (cfg *Config) check() error {
 	switch {
-	case cfg.ID == "" || len(cfg.ID) > 64:
+	case cfg.ID == "" || len(cfg.ID) > maxID:
 		return fmt.Errorf("mesh: id %q: use 1 to 64 bytes", cfg.ID)
 	case cfg.Role != RoleAgent && cfg.Role != RoleDNS:
 		return fmt.Errorf("mesh: role: use agent or dns")

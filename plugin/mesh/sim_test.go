@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"slices"
-	"testing"
 
 	"github.com/fluid-sd/fluid/plugin/catalog"
 	"github.com/fluid-sd/fluid/plugin/record"
@@ -16,10 +14,7 @@ import (
 // The simulator runs engines in virtual time over links that it models:
 // latency, loss as the retransmission timer of a stream, dials, the sender's
 // bandwidth, partitions, crashes. One seed is one run.
-var (
-	simSeed = flag.Uint64("sim.seed", 1, "seed of the simulation")
-	simFull = flag.Bool("sim.full", false, "run the speed table at full size")
-)
+var simSeed = flag.Uint64("sim.seed", 1, "seed of the simulation")
 
 // simConfig describes a network, times in milliseconds.
 type simConfig struct {
@@ -38,6 +33,7 @@ const retransmit = 200 // first retransmission timer of a stream, in millisecond
 
 type simMember struct {
 	id    string
+	index int
 	e     *engine
 	c     *catalog.Catalog
 	ow    *catalog.Owner
@@ -88,7 +84,7 @@ const simStart = 1_000_000
 func newSim(cfg simConfig, seed uint64) *sim {
 	s := &sim{cfg: cfg, rng: rand.New(rand.NewPCG(seed, 3)), now: simStart, byID: map[string]*simMember{}, side: map[string]int{}}
 	for i := range cfg.members {
-		m := &simMember{id: fmt.Sprintf("m%05d", i), c: catalog.New(), dials: map[string]float64{}, last: map[string]float64{}}
+		m := &simMember{id: fmt.Sprintf("m%05d", i), index: i, c: catalog.New(), dials: map[string]float64{}, last: map[string]float64{}}
 		if cfg.skew > 0 {
 			m.skew = s.rng.Int64N(2*cfg.skew) - cfg.skew
 		}
@@ -212,117 +208,4 @@ func (s *sim) write(m *simMember, id string) catalog.Head {
 	d, _ := m.ow.Commit(now, it)
 	s.step(m, func(now int64) { m.e.local(now, &d) })
 	return m.ow.Head()
-}
-
-// spread measures, for each change, how long each member took to hold it.
-type spread struct {
-	times []float64 // of every member and change
-	last  []float64 // of every change, when all held it
-}
-
-func percentile(v []float64, p float64) float64 {
-	if len(v) == 0 {
-		return 0
-	}
-	slices.Sort(v)
-	return v[min(len(v)-1, int(float64(len(v))*p))]
-}
-
-// measure writes changes at a rate for a time and reports the distribution.
-func (s *sim) measure(perSecond float64, seconds float64) spread {
-	sp := spread{}
-	type pending struct {
-		head  catalog.Head
-		since float64
-		left  map[*simMember]bool
-	}
-	open := map[record.OriginID][]*pending{}
-	check := func(m *simMember, id record.OriginID) {
-		head, ok := m.c.Head(id)
-		if !ok {
-			return
-		}
-		list := open[id]
-		for i := 0; i < len(list); i++ {
-			p := list[i]
-			if p.head.Watermark > head.Watermark {
-				break
-			}
-			if p.left[m] {
-				delete(p.left, m)
-				sp.times = append(sp.times, s.now-p.since)
-				if len(p.left) == 0 {
-					sp.last = append(sp.last, s.now-p.since)
-				}
-			}
-		}
-		for len(list) > 0 && len(list[0].left) == 0 {
-			list = list[1:]
-		}
-		open[id] = list
-	}
-	for _, m := range s.members {
-		m.e.onLearned = func(id record.OriginID) { check(m, id) }
-	}
-	begin := s.now
-	n := int(perSecond * seconds)
-	for i := range n {
-		s.at(begin+float64(i)*1000/perSecond, func() {
-			m := s.members[s.rng.IntN(s.cfg.origins)]
-			p := &pending{since: s.now, left: make(map[*simMember]bool, len(s.members))}
-			for _, o := range s.members {
-				if o != m {
-					p.left[o] = true
-				}
-			}
-			p.head = s.write(m, fmt.Sprint(s.rng.IntN(5)))
-			open[m.ow.ID()] = append(open[m.ow.ID()], p)
-		})
-	}
-	s.run(begin + seconds*1000 + 5000)
-	for _, list := range open {
-		for _, p := range list {
-			for range p.left {
-				sp.times = append(sp.times, 1e9)
-			}
-			sp.last = append(sp.last, 1e9)
-		}
-	}
-	return sp
-}
-
-// TestSpeed measures the time from a change to its arrival everywhere. At full
-// size it is the speed table of the design.
-func TestSpeed(t *testing.T) {
-	type row struct {
-		name             string
-		members, origins int
-		rate, seconds    float64
-		p99, all         float64
-	}
-	rows := []row{{"100 members, 50 changes/s", 100, 20, 50, 5, 300, 1000}}
-	if *simFull {
-		rows = []row{
-			{"1,000 members, 500 changes/s for a minute", 1000, 200, 500, 60, 300, 1000},
-			{"10,000 members, one change at a time", 10_000, 200, 1, 20, 400, 2000},
-		}
-	}
-	for _, r := range rows {
-		t.Run(r.name, func(t *testing.T) {
-			cfg := lan
-			cfg.members, cfg.origins = r.members, r.origins
-			s := newSim(cfg, *simSeed)
-			s.run(simStart + 6000)
-			s.pushes = 0
-			sp := s.measure(r.rate, r.seconds)
-			changes := r.rate * r.seconds
-			p99, all := percentile(sp.times, 0.99), percentile(sp.last, 1)
-			t.Logf("seed %d: p50 %.0f ms, p99 %.0f ms, p99.9 %.0f ms; all members: median %.0f ms, worst %.0f ms; %.2f pushes per member and change",
-				*simSeed, percentile(sp.times, 0.5), p99, percentile(sp.times, 0.999), percentile(sp.last, 0.5), all,
-				float64(s.pushes)/changes/float64(r.members))
-			if p99 > r.p99 || all > r.all {
-				t.Errorf("p99 %.0f ms, all %.0f ms; want at most %.0f and %.0f", p99, all, r.p99, r.all)
-			}
-		})
-	}
 }
