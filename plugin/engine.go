@@ -133,7 +133,7 @@ func (e *engine) run() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	e.cancel = cancel
 	e.done.Go(func() { e.guard("feed", func() { _ = client.Run(ctx) }) })
-	e.done.Go(func() { e.guard("clock", func() { e.tick(ctx) }) })
+	e.done.Go(func() { e.tick(ctx) })
 	if e.member != nil {
 		e.done.Go(func() { e.guard("search for the mesh", func() { e.member.seek(ctx) }) })
 	}
@@ -144,13 +144,14 @@ func (e *engine) run() error {
 func (e *engine) guard(what string, f func()) {
 	defer func() {
 		if p := recover(); p != nil {
-			log.Errorf("%s stopped by a panic, answers go on from memory: %v", what, p)
+			log.Errorf("%s panicked, answers go on from memory: %v", what, p)
 		}
 	}()
 	f()
 }
 
-// tick looks at the age of the data and moves the serial, until ctx ends.
+// tick looks at the age of the data and moves the serial, until ctx ends. A
+// panic costs one tick.
 func (e *engine) tick(ctx context.Context) {
 	t := time.NewTicker(250 * time.Millisecond)
 	defer t.Stop()
@@ -160,20 +161,25 @@ func (e *engine) tick(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		if e.member != nil {
-			e.member.tick(e.wall())
-		}
-		if e.state.Load() == fresh && e.age() > freshFor && e.state.CompareAndSwap(fresh, stale) {
-			log.Warningf("no news for %v: answering from memory, marked stale", freshFor)
-		}
-		e.mu.Lock()
-		if now := e.wall(); now.Sub(e.advanced) >= time.Second {
-			e.advanced = now
-			e.publish(e.catalog.Advance(now.UnixMilli()))
-		}
-		e.bump()
-		e.mu.Unlock()
+		e.guard("clock", e.beat)
 	}
+}
+
+// beat is one tick of the clock.
+func (e *engine) beat() {
+	if e.member != nil {
+		e.member.tick(e.wall())
+	}
+	if e.state.Load() == fresh && e.age() > freshFor && e.state.CompareAndSwap(fresh, stale) {
+		log.Warningf("no news for %v: answering from memory, marked stale", freshFor)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if now := e.wall(); now.Sub(e.advanced) >= time.Second {
+		e.advanced = now
+		e.publish(e.catalog.Advance(now.UnixMilli()))
+	}
+	e.bump()
 }
 
 // age returns how long ago the last word came from outside.

@@ -187,7 +187,6 @@ func (m *member) company() (alive, agents int) {
 // tick lets news of the mesh count, and keeps the snapshot in step with what
 // came that way. Called by the engine's clock.
 func (m *member) tick(now time.Time) {
-	e := m.e
 	alive, agents := m.company()
 	last := m.Stats().LastFrame
 	// memberlist carries data in its own packets; its probes are the news.
@@ -205,7 +204,18 @@ func (m *member) tick(now time.Time) {
 		m.looked, members = now, m.Members()
 	}
 
+	if cluster := m.catchUp(now, news, look, members); cluster != m.cluster {
+		m.cluster = cluster
+		m.SetCluster(cluster)
+	}
+}
+
+// catchUp tells the engine what a tick found out, and returns the cluster that
+// it knows.
+func (m *member) catchUp(now time.Time, news, look bool, members []mesh.Member) string {
+	e := m.e
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	if news && m.first.IsZero() {
 		m.first = time.Now()
 	}
@@ -224,13 +234,7 @@ func (m *member) tick(now time.Time) {
 	if e.volatile {
 		e.rewrite()
 	}
-	cluster := e.head.Cluster
-	e.mu.Unlock()
-
-	if cluster != m.cluster {
-		m.cluster = cluster
-		m.SetCluster(cluster)
-	}
+	return e.head.Cluster
 }
 
 // complete reports whether the mesh brought all that it will for now, as far as

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coredns/coredns/plugin/metadata"
 	"github.com/coredns/coredns/request"
@@ -143,5 +144,28 @@ func TestReady(t *testing.T) {
 		if e.state.Store(state); !f.Ready() {
 			t.Errorf("not ready when %s", stateNames[state])
 		}
+	}
+}
+
+// TestClockOutlivesAPanic: a panic costs one tick, and leaves no lock behind
+// that others wait for.
+func TestClockOutlivesAPanic(t *testing.T) {
+	e := newEngine(process{GossipNode: "x"})
+	wall, ticks := e.wall, 0
+	e.wall = func() time.Time {
+		if ticks++; ticks == 1 {
+			panic("test")
+		}
+		return wall()
+	}
+	for range 2 {
+		e.guard("clock", e.beat)
+	}
+	if !e.mu.TryLock() {
+		t.Fatal("the engine stayed locked")
+	}
+	defer e.mu.Unlock()
+	if e.advanced.IsZero() {
+		t.Error("the second tick did nothing")
 	}
 }
