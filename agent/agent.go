@@ -33,8 +33,8 @@ type Agent struct {
 	log  *slog.Logger
 	http http.Handler
 
-	store  *store.Store
-	opened atomic.Pointer[store.Store] // the same, for Raft's connections, which come before
+	store  committed
+	opened atomic.Pointer[store.Store] // of a server, for Raft's connections, which come before
 	certs  certificates
 	layer  *raftnet.Layer
 	peers  *peers

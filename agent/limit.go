@@ -48,7 +48,7 @@ func (a *Agent) room() error {
 
 // writer refuses registrations for which the mesh has no room.
 type writer struct {
-	*store.Store
+	committed
 	agent *Agent
 }
 
@@ -66,7 +66,7 @@ func (w writer) Register(ctx context.Context, m store.Meta, ins []record.Instanc
 		}
 		break
 	}
-	return w.Store.Register(ctx, m, ins)
+	return w.committed.Register(ctx, m, ins)
 }
 
 // limitMetrics shows how near the limit is. Without it there is nothing to show.

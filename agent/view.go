@@ -19,7 +19,7 @@ import (
 // answer, for the HTTP interface. Readers bring it up to what the store has
 // applied, so a client that was told 201 finds its instance.
 type view struct {
-	store *store.Store
+	store committed
 	log   *slog.Logger
 
 	mu   sync.RWMutex // guards what follows
@@ -34,7 +34,7 @@ type view struct {
 
 var _ api.View = (*view)(nil)
 
-func newView(s *store.Store, log *slog.Logger) *view {
+func newView(s committed, log *slog.Logger) *view {
 	return &view{store: s, log: log, cat: catalog.New(), gossip: make(chan struct{}), started: time.Now()}
 }
 
@@ -133,19 +133,19 @@ func (v *view) Service(name string) (*catalog.Service, []catalog.Verdict, bool) 
 
 // source gives the store to the feed.
 type source struct {
-	*store.Store
+	committed
 	view *view
 }
 
 var _ feed.Source = source{}
 
 // State implements feed.Source.
-func (s source) State() feed.State { return s.Store.State() }
+func (s source) State() feed.State { return s.committed.State() }
 
 // Status implements feed.Source.
 func (s source) Status() feed.Status {
-	st := s.Store.Status()
-	pos := s.Store.State().Position()
+	st := s.committed.Status()
+	pos := s.committed.State().Position()
 	pos.Index = max(pos.Index, st.AppliedIndex)
 	known := st.Leader.ID != ""
 	out := feed.Status{Commit: pos, LeaderKnown: known}
