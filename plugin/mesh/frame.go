@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/fluid-sd/fluid/plugin/catalog"
 	"github.com/fluid-sd/fluid/plugin/record"
@@ -79,9 +80,14 @@ const (
 
 // appendDeltas frames deltas; cutDelta reads them one by one.
 func appendDeltas(b []byte, kind byte, end ending, deltas []*catalog.Delta) []byte {
-	b = append(b, kind, byte(end))
+	size := 2
 	for _, d := range deltas {
-		body := d.Append(nil)
+		size += d.Size()
+	}
+	b = append(slices.Grow(b, size), kind, byte(end))
+	var body []byte
+	for _, d := range deltas {
+		body = d.Append(body[:0])
 		b = binary.AppendUvarint(b, uint64(len(body)))
 		b = append(b, body...)
 	}

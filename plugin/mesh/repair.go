@@ -150,7 +150,7 @@ func (e *engine) onPull(c *catalog.Catalog, from string, body []byte) error {
 
 // sendHave tells one peer which heads moved lately.
 func (e *engine) sendHave(now int64, c *catalog.Catalog, to string, reply bool) {
-	h := have{reply: reply, at: e.position(c)}
+	h := have{reply: reply, at: e.position(c), heads: make([]catalog.Head, 0, len(e.moved))}
 	for id, at := range e.moved {
 		if at+haveWindow < now {
 			delete(e.moved, id)

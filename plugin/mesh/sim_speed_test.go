@@ -136,16 +136,22 @@ func TestSpeed(t *testing.T) {
 			cfg.members, cfg.origins = r.members, r.origins
 			s := newSim(cfg, *simSeed)
 			s.run(simStart + 6000)
-			s.pushes = 0
+			s.copies, s.frames = 0, 0
 			sp := s.measure(r.rate, r.seconds)
-			sends := float64(s.pushes) / float64(sp.changes) / float64(r.members)
-			t.Logf("seed %d; milliseconds to each member, then to all", *simSeed)
-			t.Logf("%-12s %8s %8s %8s %8s %8s %8s %10s %6s", "", "p50", "p99", "p99.9", "worst", "all p50", "all", "sends", "lost")
-			show := func(what string, sp *spread, sends float64) {
-				t.Logf("%-12s %8.0f %8.0f %8.0f %8.0f %8.0f %8.0f %10.2f %6d", what, sp.each.at(0.5), sp.each.at(0.99),
-					sp.each.at(0.999), sp.each.at(1), sp.all.at(0.5), sp.all.at(1), sends, sp.each.lost)
+			t.Logf("seed %d, changes of %d bytes; milliseconds to each member, then to all; sends per member and change", *simSeed, s.size)
+			t.Logf("%-12s %7s %7s %7s %7s %8s %7s %7s %7s %s", "", "p50", "p99", "p99.9", "worst", "all p50", "all", "copies", "frames", "not delivered")
+			per := func(n int) float64 { return float64(n) / float64(sp.changes) / float64(r.members) }
+			show := func(what string, sp *spread, copies, frames int) {
+				t.Logf("%-12s %7.0f %7.0f %7.0f %7.0f %8.0f %7.0f %7.2f %7.2f %d of %d", what, sp.each.at(0.5), sp.each.at(0.99),
+					sp.each.at(0.999), sp.each.at(1), sp.all.at(0.5), sp.all.at(1), per(copies), per(frames), sp.each.lost, sp.each.lost+sp.each.n)
 			}
-			show("crdt", sp, sends)
+			show("crdt", sp, s.copies, s.frames)
+			if n := per(s.copies); n > 6 {
+				t.Errorf("each member sends each change %.2f times, want at most 6", n)
+			}
+			bare := newBareSim(cfg, *simSeed, s.size)
+			s = nil // the memory of the one mesh is not needed beside the other's
+			show("memberlist", bare.measure(r.rate, r.seconds), bare.copies, bare.packets)
 			if p99, all := sp.each.at(0.99), sp.all.at(1); p99 > r.p99 || all > r.all {
 				t.Errorf("p99 %.0f ms, all %.0f ms; want at most %.0f and %.0f", p99, all, r.p99, r.all)
 			}

@@ -76,7 +76,9 @@ type sim struct {
 	members []*simMember
 	byID    map[string]*simMember
 	side    map[string]int // of a partition; all 0: none
-	pushes  int
+	copies  int // of changes on their way
+	frames  int // that carried them
+	size    int // bytes of the last change, as it was published
 }
 
 const simStart = 1_000_000
@@ -162,8 +164,13 @@ func (s *sim) step(m *simMember, f func(now int64)) {
 func (s *sim) transmit(m *simMember, o send) {
 	to := s.byID[o.to]
 	m.sends++
-	if o.body[0] == framePush {
-		s.pushes++
+	if o.body[0] == framePush || o.body[0] == frameData {
+		s.frames++
+		_, rest, _ := cutEnding(o.body[1:])
+		for len(rest) > 0 {
+			_, rest, _ = cutDelta(rest)
+			s.copies++
+		}
 	}
 	t := max(s.now, m.busy) + float64(len(o.body)+60)/s.cfg.bandwidth
 	m.busy = t
@@ -206,6 +213,7 @@ func (s *sim) write(m *simMember, id string) catalog.Head {
 		panic(err)
 	}
 	d, _ := m.ow.Commit(now, it)
+	s.size = len(appendDeltas(nil, framePush, endNot, []*catalog.Delta{&d}))
 	s.step(m, func(now int64) { m.e.local(now, &d) })
 	return m.ow.Head()
 }
