@@ -76,9 +76,9 @@ type sim struct {
 	members []*simMember
 	byID    map[string]*simMember
 	side    map[string]int // of a partition; all 0: none
-	copies  int // of changes on their way
-	frames  int // that carried them
-	size    int // bytes of the last change, as it was published
+	copies  int            // of changes on their way
+	frames  int            // that carried them
+	size    int            // bytes of the last change, as it was published
 }
 
 const simStart = 1_000_000
