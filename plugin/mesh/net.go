@@ -95,15 +95,27 @@ func (g *gossip) resolve(id transport.MemberID) (netip.AddrPort, bool) {
 // that it is compressed once.
 func (g *gossip) transmit(out []send) {
 	for len(out) > 0 {
-		var to []transport.MemberID
-		n := 0
-		for n < len(out) && &out[n].body[0] == &out[0].body[0] && out[n].urg == out[0].urg {
-			to = append(to, transport.MemberID(out[n].to))
-			n++
+		n := together(out)
+		first := out[0]
+		if len(first.body) > 0 { // there is no frame without a kind
+			to := make([]transport.MemberID, n)
+			for i := range to {
+				to[i] = transport.MemberID(out[i].to)
+			}
+			g.streams.SendAll(to, first.body, priorities[first.urg])
 		}
-		g.streams.SendAll(to, out[0].body, priorities[out[0].urg])
 		out = out[n:]
 	}
+}
+
+// together returns how many sends, from the first on, are of one body.
+func together(out []send) int {
+	n := 1
+	for n < len(out) && out[n].urg == out[0].urg && len(out[n].body) == len(out[0].body) &&
+		(len(out[0].body) == 0 || &out[n].body[0] == &out[0].body[0]) {
+		n++
+	}
+	return n
 }
 
 var priorities = [...]transport.Priority{

@@ -92,7 +92,8 @@ func (t *Transport) dialHandshake(conn net.Conn, k kind, want MemberID, deadline
 	return s, nil
 }
 
-func (t *Transport) runDial(s *session, k kind, want MemberID, deadline time.Time) error {
+func (t *Transport) runDial(s *session, k kind, want MemberID, deadline time.Time) (err error) {
+	defer contain(&err)
 	if err := s.begin(t.ctx, deadline); err != nil {
 		return err
 	}
@@ -131,8 +132,9 @@ func (t *Transport) runDial(s *session, k kind, want MemberID, deadline time.Tim
 // acceptHandshake runs the accepting side up to the hello of the dialer, which
 // it has verified when it returns. The caller answers, and closes conn on an
 // error.
-func (t *Transport) acceptHandshake(conn net.Conn, deadline time.Time) (*session, error) {
-	s := &session{Conn: tls.Server(conn, t.tls)}
+func (t *Transport) acceptHandshake(conn net.Conn, deadline time.Time) (s *session, err error) {
+	defer contain(&err)
+	s = &session{Conn: tls.Server(conn, t.tls)}
 	if err := s.begin(t.ctx, deadline); err != nil {
 		return nil, err
 	}

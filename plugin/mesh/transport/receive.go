@@ -87,7 +87,14 @@ func (t *Transport) receivePackets() {
 	}
 }
 
-func (t *Transport) openPacket(pkt []byte) ([]byte, Reason) {
+func (t *Transport) openPacket(pkt []byte) (payload []byte, r Reason) {
+	var err error
+	defer func() {
+		if err != nil {
+			payload, r = nil, reasonOf(err)
+		}
+	}()
+	defer contain(&err)
 	if len(pkt) > maxPacket {
 		return nil, ReasonOversize
 	}
