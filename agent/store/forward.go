@@ -84,11 +84,7 @@ func (s *Store) executeOnce(ctx context.Context, c *command) (outcome, error) {
 	if leader.ID == "" || leader.ID == s.disk.dir.id || leader.HTTP == "" || s.cfg.Forwarder == nil {
 		return outcome{}, &NotLeaderError{Leader: leader}
 	}
-	p, err := s.ask(ctx, leader, requestWrite, string(c.append(nil)))
-	if err != nil {
-		return outcome{}, err
-	}
-	return decodeOutcome(p.str[3])
+	return s.remote.write(ctx, leader, c)
 }
 
 // executeHere runs a command on this server, which leads.
@@ -109,13 +105,35 @@ func (s *Store) executeHere(ctx context.Context, c *command) (outcome, error) {
 	return s.propose(ctx, c)
 }
 
+// remote carries requests to a leader that is another process.
+type remote struct {
+	forwarder Forwarder
+	leader    func() Server // as far as is known now
+	cluster   func() string // id of the cluster, empty if it is not known
+}
+
+// write has the leader run a command.
+func (r *remote) write(ctx context.Context, leader Server, c *command) (outcome, error) {
+	p, err := r.ask(ctx, leader, requestWrite, string(c.append(nil)))
+	if err != nil {
+		return outcome{}, err
+	}
+	return decodeOutcome(p.str[3])
+}
+
+// read returns a position that no write which was acknowledged before is beyond.
+func (r *remote) read(ctx context.Context, leader Server) (record.Position, error) {
+	p, err := r.ask(ctx, leader, requestRead, "")
+	return record.Position{Generation: p.num[4], Index: p.num[5]}, err
+}
+
 // ask sends one request to the leader.
-func (s *Store) ask(ctx context.Context, leader Server, kind uint64, body string) (parts, error) {
+func (r *remote) ask(ctx context.Context, leader Server, kind uint64, body string) (parts, error) {
 	b := record.AppendString(record.AppendUint(nil, 1, kind), 2, body)
-	b = record.AppendString(b, 3, s.State().ClusterID())
-	ctx, done := s.whileLeading(ctx, leader)
+	b = record.AppendString(b, 3, r.cluster())
+	ctx, done := r.whileLeading(ctx, leader)
 	defer done()
-	reply, err := s.cfg.Forwarder.Forward(ctx, leader, b)
+	reply, err := r.forwarder.Forward(ctx, leader, b)
 	if err != nil {
 		if cause := context.Cause(ctx); errors.Is(cause, errDeposed) {
 			err = fmt.Errorf("%w: %w", cause, err)
@@ -143,7 +161,7 @@ func (s *Store) ask(ctx context.Context, leader Server, kind uint64, body string
 // whileLeading returns a context that ends a moment after another server than
 // leader is known to lead: a frozen or cut leader never answers. The moment is
 // for answers on their way, which a planned change of the leader lets through.
-func (s *Store) whileLeading(ctx context.Context, leader Server) (context.Context, func()) {
+func (r *remote) whileLeading(ctx context.Context, leader Server) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
 		t := time.NewTicker(leaderCheck)
@@ -154,7 +172,7 @@ func (s *Store) whileLeading(ctx context.Context, leader Server) (context.Contex
 			case <-ctx.Done():
 				return
 			}
-			now := s.Leader().ID
+			now := r.leader().ID
 			other := now != "" && now != leader.ID
 			if other && deposed {
 				cancel(errDeposed)
@@ -250,8 +268,7 @@ func (s *Store) readPosition(ctx context.Context) (record.Position, error) {
 	if leader.ID == "" || leader.ID == s.disk.dir.id || leader.HTTP == "" || s.cfg.Forwarder == nil {
 		return record.Position{}, &NotLeaderError{Leader: leader}
 	}
-	p, err := s.ask(ctx, leader, requestRead, "")
-	return record.Position{Generation: p.num[4], Index: p.num[5]}, err
+	return s.remote.read(ctx, leader)
 }
 
 func (s *Store) readHere(ctx context.Context) (record.Position, error) {

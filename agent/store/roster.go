@@ -24,7 +24,7 @@ func (st State) Member(id string) (Member, bool) { return st.s.members.Get([]byt
 
 // PutMembers adds DNS servers to the roster, or renames them. It writes
 // nothing if all are there already, so it may be called as often as one is seen.
-func (s *Store) PutMembers(ctx context.Context, m Meta, members []Member) error {
+func (w *writes) PutMembers(ctx context.Context, m Meta, members []Member) error {
 	c := &command{op: opPutMember, meta: m}
 	for i := range members {
 		if members[i].ID == "" {
@@ -36,14 +36,14 @@ func (s *Store) PutMembers(ctx context.Context, m Meta, members []Member) error 
 	if len(c.values) == 0 {
 		return nil
 	}
-	_, err := s.writeOne(ctx, c, Result{})
+	_, err := w.writeOne(ctx, c, Result{})
 	return err
 }
 
 // ForgetMember removes a DNS server from the roster, because it left or will
 // not come back. It returns ErrNotFound if it is not there.
-func (s *Store) ForgetMember(ctx context.Context, m Meta, id string) error {
-	_, err := s.writeOne(ctx, &command{op: opRemoveMember, meta: m, target: id}, Result{})
+func (w *writes) ForgetMember(ctx context.Context, m Meta, id string) error {
+	_, err := w.writeOne(ctx, &command{op: opRemoveMember, meta: m, target: id}, Result{})
 	return err
 }
 

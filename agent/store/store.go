@@ -17,6 +17,9 @@ import (
 
 // Store is one Raft server: its log, its state machine and its membership.
 type Store struct {
+	writes
+	remote remote
+
 	cfg   Config
 	log   *slog.Logger
 	disk  *disk
@@ -54,6 +57,8 @@ func newStore(cfg Config, d *disk, p *peers) *Store {
 		leaderCh: make(chan bool, 16), queue: make(chan *proposal), slots: make(chan struct{}, maxInFlight),
 		stopped: make(chan struct{}), changing: newLock(), starting: newLock(),
 	}
+	s.writes = writes{timeout: cfg.WriteTimeout, execute: s.execute}
+	s.remote = remote{forwarder: cfg.Forwarder, leader: s.Leader, cluster: func() string { return s.State().ClusterID() }}
 	s.verify = s.verifyLeader
 	s.committed = func(f raft.ApplyFuture, _ []*proposal) (any, error) {
 		if err := f.Error(); err != nil {

@@ -22,13 +22,20 @@ type Result struct {
 	Changed  bool // false: it was so already, and nothing was written
 }
 
+// writes are the methods that change what is committed. A Store and a Client
+// have them; they differ in how a command comes to the leader.
+type writes struct {
+	timeout time.Duration // bounds a write whose context has no earlier deadline
+	execute func(ctx context.Context, c *command) (outcome, error)
+}
+
 // Register creates or replaces instances of critical services, all or none:
 // one log entry of at most MaxBatch instances and MaxEntry bytes. The
 // instances are normalized and validated; the first that is not valid is
 // returned as a *record.FieldError. A service that does not exist is made.
 // An unchanged instance writes nothing. With Meta.IfMatch, exactly one
 // instance may be given.
-func (s *Store) Register(ctx context.Context, m Meta, ins []record.Instance) ([]Result, error) {
+func (w *writes) Register(ctx context.Context, m Meta, ins []record.Instance) ([]Result, error) {
 	switch {
 	case len(ins) == 0:
 		return nil, refuse(ErrInvalid, "batch: it is empty; give at least one instance")
@@ -53,7 +60,7 @@ func (s *Store) Register(ctx context.Context, m Meta, ins []record.Instance) ([]
 		c.values[i] = string(in.Append(nil))
 		out[i] = Result{Service: in.Service, ID: in.ID}
 	}
-	return s.write(ctx, c, out)
+	return w.write(ctx, c, out)
 }
 
 // inBatch names the item of a batch in a field error.
@@ -69,35 +76,35 @@ func inBatch(i, n int, err error) error {
 
 // DeregisterInstance removes one instance of a critical service. The service
 // stays. It returns ErrNotFound if there is no such instance.
-func (s *Store) DeregisterInstance(ctx context.Context, m Meta, service, id string) (Result, error) {
+func (w *writes) DeregisterInstance(ctx context.Context, m Meta, service, id string) (Result, error) {
 	canonical, err := record.CanonicalID("id", id)
 	if err != nil {
 		return Result{}, err
 	}
-	return s.writeOne(ctx, &command{op: opDeregisterInstance, meta: m, target: service, id: canonical},
+	return w.writeOne(ctx, &command{op: opDeregisterInstance, meta: m, target: service, id: canonical},
 		Result{Service: service, ID: canonical})
 }
 
 // Deregister removes a critical service with all its instances. It returns
 // ErrNotFound if there is no such service. Meta.IfMatch is compared with the
 // index that State.Service returns.
-func (s *Store) Deregister(ctx context.Context, m Meta, service string) (Result, error) {
-	return s.writeOne(ctx, &command{op: opDeregister, meta: m, target: service}, Result{Service: service})
+func (w *writes) Deregister(ctx context.Context, m Meta, service string) (Result, error) {
+	return w.writeOne(ctx, &command{op: opDeregister, meta: m, target: service}, Result{Service: service})
 }
 
 // PutService sets the class and the settings of a service. A service with
 // committed instances cannot become ephemeral: ErrConflict.
-func (s *Store) PutService(ctx context.Context, m Meta, rec record.Service) (Result, error) {
+func (w *writes) PutService(ctx context.Context, m Meta, rec record.Service) (Result, error) {
 	if err := rec.Validate(); err != nil {
 		return Result{}, err
 	}
-	return s.writeOne(ctx, &command{op: opPutService, meta: m, values: []string{string(rec.Append(nil))}}, Result{Service: rec.Name})
+	return w.writeOne(ctx, &command{op: opPutService, meta: m, values: []string{string(rec.Append(nil))}}, Result{Service: rec.Name})
 }
 
 // PutOverlay sets an overlay. One without an id gets a random one, which the
 // result tells; that makes each such call a new overlay, so a repeated one
 // should carry an id or an idempotency key.
-func (s *Store) PutOverlay(ctx context.Context, m Meta, o record.Overlay) (Result, error) {
+func (w *writes) PutOverlay(ctx context.Context, m Meta, o record.Overlay) (Result, error) {
 	if o.ID == "" {
 		o.ID = newID()
 	}
@@ -111,7 +118,7 @@ func (s *Store) PutOverlay(ctx context.Context, m Meta, o record.Overlay) (Resul
 	if err := o.Validate(); err != nil {
 		return Result{}, err
 	}
-	return s.writeOne(ctx, &command{op: opPutOverlay, meta: m, values: []string{string(o.Append(nil))}},
+	return w.writeOne(ctx, &command{op: opPutOverlay, meta: m, values: []string{string(o.Append(nil))}},
 		Result{Service: o.Service, ID: o.ID})
 }
 
@@ -123,24 +130,24 @@ func newID() string {
 }
 
 // DeleteOverlay lifts an overlay. It returns ErrNotFound if there is none.
-func (s *Store) DeleteOverlay(ctx context.Context, m Meta, id string) (Result, error) {
-	return s.writeOne(ctx, &command{op: opDeleteOverlay, meta: m, target: id}, Result{ID: id})
+func (w *writes) DeleteOverlay(ctx context.Context, m Meta, id string) (Result, error) {
+	return w.writeOne(ctx, &command{op: opDeleteOverlay, meta: m, target: id}, Result{ID: id})
 }
 
 // PutFence commits a fence; it acts by the position of the result. The same
 // fence again moves it to a later position.
-func (s *Store) PutFence(ctx context.Context, m Meta, f record.Fence) (Result, error) {
-	return s.writeOne(ctx, &command{op: opPutFence, meta: m, values: []string{string(f.Append(nil))}},
+func (w *writes) PutFence(ctx context.Context, m Meta, f record.Fence) (Result, error) {
+	return w.writeOne(ctx, &command{op: opPutFence, meta: m, values: []string{string(f.Append(nil))}},
 		Result{Service: f.Service, ID: string(f.Key())})
 }
 
 // DeleteFence removes a fence that has nothing left to hide, by its key.
-func (s *Store) DeleteFence(ctx context.Context, m Meta, key record.Key) (Result, error) {
-	return s.writeOne(ctx, &command{op: opDeleteFence, meta: m, target: string(key)}, Result{ID: string(key)})
+func (w *writes) DeleteFence(ctx context.Context, m Meta, key record.Key) (Result, error) {
+	return w.writeOne(ctx, &command{op: opDeleteFence, meta: m, target: string(key)}, Result{ID: string(key)})
 }
 
-func (s *Store) writeOne(ctx context.Context, c *command, r Result) (Result, error) {
-	rs, err := s.write(ctx, c, []Result{r})
+func (w *writes) writeOne(ctx context.Context, c *command, r Result) (Result, error) {
+	rs, err := w.write(ctx, c, []Result{r})
 	if err != nil {
 		return Result{}, err
 	}
@@ -148,13 +155,13 @@ func (s *Store) writeOne(ctx context.Context, c *command, r Result) (Result, err
 }
 
 // write runs a command and completes the results, one per item of it.
-func (s *Store) write(ctx context.Context, c *command, out []Result) ([]Result, error) {
+func (w *writes) write(ctx context.Context, c *command, out []Result) ([]Result, error) {
 	if n := len(c.meta.IdempotencyKey); n > MaxKey {
 		return nil, refuse(ErrTooLarge, "idempotency key: %d bytes exceed the limit of %d; use a shorter one", n, MaxKey)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
+	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
-	o, err := s.execute(ctx, c)
+	o, err := w.execute(ctx, c)
 	if err == nil {
 		err = o.err
 	}
