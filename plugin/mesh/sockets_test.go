@@ -2,7 +2,6 @@ package mesh_test
 
 import (
 	"bytes"
-	"fmt"
 	"net"
 	"net/netip"
 	"testing"
@@ -77,49 +76,6 @@ func TestWrongKey(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestRotation replaces the key of a running mesh without losing a change.
-func TestRotation(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		w := newNetWorld(mesh.CRDT, key(1))
-		a, b, d := group(t, w)
-		want := []string{}
-		change := func(when string) {
-			t.Helper()
-			id := fmt.Sprintf("i%02d", len(want))
-			want = append(want, id)
-			a.register(t, "web", id)
-			wantAnswers(t, w, "web", want, a, b, d)
-			if t.Failed() {
-				t.Fatal(when)
-			}
-		}
-		change("before")
-		for _, ring := range [][][]byte{{key(1), key(2)}, {key(2), key(1)}, {key(2)}} {
-			for _, n := range []*node{a, b, d} {
-				if err := n.SetKeys(ring); err != nil {
-					t.Fatal(err)
-				}
-				change(fmt.Sprintf("%s has %d keys", n.id, len(ring)))
-			}
-		}
-		<-time.After(time.Minute)
-		change("a minute later")
-		if got := a.Keys(); len(got) != 1 {
-			t.Errorf("keys %v", got)
-		}
-		if err := a.SetKeys(nil); err == nil {
-			t.Error("an empty ring was accepted")
-		}
-		for _, n := range []*node{a, b, d} {
-			for _, m := range n.Members() {
-				if m.State != mesh.Alive {
-					t.Errorf("%s holds %s %v", n.id, m.ID, m.State)
-				}
-			}
-		}
-	})
 }
 
 func TestAllowList(t *testing.T) {
