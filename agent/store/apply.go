@@ -13,10 +13,10 @@ import (
 func (t *txn) apply(c *command) outcome {
 	key := c.scopedKey()
 	if key != "" {
-		if used, ok := t.keys.Get([]byte(key)); ok {
+		if used, ok := t.keys.get(key); ok {
 			return t.repeat(c, used)
 		}
-		if t.keyLen >= maxKeys {
+		if t.keys.len() >= maxKeys {
 			return refused(refuse(ErrTooManyKeys,
 				"idempotency key: %d keys of the last %s are remembered; retry later or write without a key", maxKeys, keyTTL))
 		}
@@ -27,9 +27,8 @@ func (t *txn) apply(c *command) outcome {
 	}
 	o := outcome{pos: t.s.pos, items: items}
 	if key != "" {
-		t.keys.Insert([]byte(key), usedKey{time: t.s.now, digest: c.digest(), reply: string(o.append(nil))})
-		t.keyAges.Insert(numbered(uint64(t.s.now), key), struct{}{})
-		t.keyLen++
+		t.keys.set(key, usedKey{time: t.s.now, digest: c.digest(), reply: string(o.append(nil))})
+		t.keyAges.set(numbered(uint64(t.s.now), key), struct{}{})
 	}
 	return o
 }

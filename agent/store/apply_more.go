@@ -160,7 +160,7 @@ func (t *txn) deleteKey(c *command, key record.Key, what string) ([]item, error)
 // expire removes what expired by the leader's time, oldest first.
 func (t *txn) expire() ([]item, error) {
 	for range maxExpired {
-		k, _, ok := t.expiry.Root().Minimum()
+		k, ok := t.expiry.least()
 		if !ok {
 			break
 		}
@@ -175,7 +175,7 @@ func (t *txn) expire() ([]item, error) {
 
 func (t *txn) server(c *command) ([]item, error) {
 	if c.op == opRemoveServer {
-		if _, ok := t.servers.Delete([]byte(c.target)); !ok {
+		if _, ok := t.servers.drop(c.target); !ok {
 			return nil, refuse(ErrNotFound, "server %s is not known", c.target)
 		}
 		return t.changed(), nil
@@ -187,16 +187,16 @@ func (t *txn) server(c *command) ([]item, error) {
 	if err != nil {
 		return nil, refuse(ErrInvalid, "server: %v", err)
 	}
-	if old, ok := t.servers.Get([]byte(s.ID)); ok && old == s {
+	if old, ok := t.servers.get(s.ID); ok && old == s {
 		return []item{{index: t.s.pos.Index}}, nil
 	}
-	t.servers.Insert([]byte(s.ID), s)
+	t.servers.set(s.ID, s)
 	return t.changed(), nil
 }
 
 func (t *txn) member(c *command) ([]item, error) {
 	if c.op == opRemoveMember {
-		if _, ok := t.members.Delete([]byte(c.target)); !ok {
+		if _, ok := t.members.drop(c.target); !ok {
 			return nil, refuse(ErrNotFound, "member %s is not in the roster", c.target)
 		}
 		return t.changed(), nil
@@ -208,13 +208,13 @@ func (t *txn) member(c *command) ([]item, error) {
 			return nil, refuse(ErrInvalid, "member: %v", err)
 		}
 		m.Since = t.s.pos.Index
-		if old, ok := t.members.Get([]byte(m.ID)); ok {
+		if old, ok := t.members.get(m.ID); ok {
 			m.Since = old.Since
 			if m == old {
 				continue
 			}
 		}
-		t.members.Insert([]byte(m.ID), m)
+		t.members.set(m.ID, m)
 		changed = true
 	}
 	return []item{{changed: changed, index: t.s.pos.Index}}, nil
@@ -234,10 +234,9 @@ func (t *txn) growth(key record.Key, old record.Entry, value string) int64 {
 // prefix returns the live entries whose key starts with p.
 func (t *txn) prefix(p record.Key) []record.Entry {
 	var out []record.Entry
-	t.entries.Root().WalkPrefix([]byte(p), func(_ []byte, e record.Entry) bool {
+	for _, e := range t.entries.under(string(p)) {
 		out = append(out, e)
-		return false
-	})
+	}
 	return out
 }
 

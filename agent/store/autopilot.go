@@ -71,7 +71,7 @@ func (p *pilot) KnownServers() map[raft.ServerID]*autopilot.Server {
 	out := map[raft.ServerID]*autopilot.Server{}
 	_, leader := p.s.node().LeaderWithID()
 	for _, sv := range p.s.node().GetConfiguration().Configuration().Servers {
-		info, _ := p.s.fsm.current.Load().servers.Get([]byte(sv.ID))
+		info, _ := p.s.fsm.current.Load().servers.get(string(sv.ID))
 		status := autopilot.NodeAlive
 		if c, ok := p.s.peers.last(sv.ID); ok && time.Since(c.at) > p.s.cfg.DeadServerTimeout {
 			status = autopilot.NodeFailed

@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"time"
 
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
-
 	"github.com/fluid-sd/fluid/plugin/record"
 )
 
@@ -57,8 +55,8 @@ func ReadSnapshotInfo(r io.Reader) (SnapshotInfo, error) {
 	}
 	info := SnapshotInfo{
 		Position: s.pos, ClusterID: s.cluster.id, Time: time.UnixMilli(s.now).UTC(),
-		Instances: s.instances, Entries: s.entries.Len(), Tombstones: s.tombs.Len(), Keys: s.keys.Len(),
-		Servers: s.servers.Len(), Members: s.members.Len(), Hash: s.hash,
+		Instances: s.instances, Entries: s.entries.len(), Tombstones: s.tombs.len(), Keys: s.keys.len(),
+		Servers: s.servers.len(), Members: s.members.len(), Hash: s.hash,
 	}
 	for range (State{s}).prefix(record.ServiceKey("")) {
 		info.Services++
@@ -155,7 +153,7 @@ func (t *txn) commitRestore(c *command) ([]item, error) {
 	if err != nil {
 		return nil, refuse(ErrInvalid, "restore: %v", err)
 	}
-	next := newState().txn()
+	next := (&state{}).txn()
 	next.s.pos = record.Position{
 		Generation: max(t.s.pos.Generation, old.pos.Generation, least-min(least, 1)) + 1,
 		Index:      t.s.pos.Index,
@@ -164,27 +162,17 @@ func (t *txn) commitRestore(c *command) ([]item, error) {
 	if old.cluster.id != "" {
 		next.s.cluster = old.cluster
 	}
-	it := old.entries.Root().Iterator()
-	for _, e, ok := it.Next(); ok; _, e, ok = it.Next() {
-		x := expiresOf(e)
-		next.put(e.Key, e.Value, 0, x)
+	for _, e := range old.entries.all() {
+		next.put(e.Key, e.Value, 0, expiresOf(e))
 	}
-	copyTree(next.keys, old.keys)
-	copyTree(next.keyAges, old.keyAges)
-	next.keyLen = old.keys.Len()
-	copyTree(next.members, old.members)
-	copyTree(next.members, t.members.Clone().CommitOnly())
-	copyTree(next.servers, t.servers.Clone().CommitOnly())
+	next.keys, next.keyAges = old.keys.edit(), old.keyAges.edit()
+	next.members, next.servers = old.members.edit(), t.servers.commit().edit()
+	for id, m := range t.members.all() {
+		next.members.set(id, m)
+	}
 	next.quota = t.quota
 	*t = *next
 	return t.changed(), nil
-}
-
-func copyTree[T any](dst *iradix.Txn[T], src *iradix.Tree[T]) {
-	it := src.Root().Iterator()
-	for k, v, ok := it.Next(); ok; k, v, ok = it.Next() {
-		dst.Insert(k, v)
-	}
 }
 
 // pieceReader reads pieces one after the other. It owns the slice, not the

@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"golang.org/x/sys/unix"
 
 	"github.com/fluid-sd/fluid/agent/pki"
 	"github.com/fluid-sd/fluid/agent/raftnet"
@@ -53,6 +54,7 @@ type system struct {
 	n     atomic.Uint64
 
 	rates   []float64 // commands per second, by round
+	work    []float64 // processor time per command in µs, by round
 	latency []time.Duration
 }
 
@@ -61,13 +63,12 @@ func compare(b *testing.B, systems []*system, writers, rounds int) {
 	b.Helper()
 	const warm, length = 100 * time.Millisecond, 500 * time.Millisecond
 	for _, s := range systems {
-		s.rates, s.latency = nil, nil
 		s.run(b, writers, warm)
-		s.latency = nil
+		s.rates, s.work, s.latency = nil, nil, nil
 	}
 	for range rounds {
 		for _, s := range systems {
-			s.rates = append(s.rates, s.run(b, writers, length))
+			s.run(b, writers, length)
 		}
 	}
 	bare := systems[0]
@@ -80,6 +81,7 @@ func compare(b *testing.B, systems []*system, writers, rounds int) {
 		slices.Sort(s.latency)
 		rates := slices.Sorted(slices.Values(s.rates))
 		b.ReportMetric(rates[rounds/2], s.name+"-commands/s")
+		b.ReportMetric(slices.Sorted(slices.Values(s.work))[rounds/2], s.name+"-cpu-µs")
 		for _, p := range []int{50, 99} {
 			b.ReportMetric(float64(s.latency[len(s.latency)*p/100].Microseconds()), fmt.Sprintf("%s-p%d-µs", s.name, p))
 		}
@@ -90,12 +92,12 @@ func compare(b *testing.B, systems []*system, writers, rounds int) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// run writes for about d, and returns the commands per second.
-func (s *system) run(b *testing.B, writers int, d time.Duration) float64 {
+// run writes for about d, and notes how it went.
+func (s *system) run(b *testing.B, writers int, d time.Duration) {
 	b.Helper()
 	var wg sync.WaitGroup
 	took := make([][]time.Duration, writers)
-	start := time.Now()
+	start, used := time.Now(), cpuTime(b)
 	for w := range writers {
 		wg.Go(func() {
 			for {
@@ -115,7 +117,19 @@ func (s *system) run(b *testing.B, writers int, d time.Duration) float64 {
 	elapsed := time.Since(start).Seconds()
 	all := slices.Concat(took...)
 	s.latency = append(s.latency, all...)
-	return float64(len(all)) / elapsed
+	s.rates = append(s.rates, float64(len(all))/elapsed)
+	s.work = append(s.work, float64((cpuTime(b)-used).Microseconds())/float64(len(all)))
+}
+
+// cpuTime returns the processor time that the process, which holds the clients
+// and all servers of all systems, has used.
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // payload is the nth write: an instance of one of 100 services that has moved

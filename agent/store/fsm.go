@@ -41,7 +41,7 @@ type waiter struct {
 
 func newFSM() *fsm {
 	f := &fsm{changed: make(chan struct{}), stop: func(error) {}, stuck: func() {}}
-	f.current.Store(newState())
+	f.current.Store(&state{})
 	return f
 }
 

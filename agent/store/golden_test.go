@@ -71,21 +71,17 @@ func dump(st State) string {
 	for e := range st.Entries() {
 		fmt.Fprintf(&b, "entry %s %d %x\n", e.Key, e.Index, e.Value)
 	}
-	it := s.tombs.Root().Iterator()
-	for k, _, ok := it.Next(); ok; k, _, ok = it.Next() {
+	for k := range s.tombs.all() {
 		index, key := split(k)
 		fmt.Fprintf(&b, "tombstone %s %d\n", key, index)
 	}
-	kt := s.keys.Root().Iterator()
-	for k, v, ok := kt.Next(); ok; k, v, ok = kt.Next() {
+	for k, v := range s.keys.all() {
 		fmt.Fprintf(&b, "key %q %d %x %x\n", k, v.time, v.digest, v.reply)
 	}
-	sv := s.services.Root().Iterator()
-	for k, v, ok := sv.Next(); ok; k, v, ok = sv.Next() {
+	for k, v := range s.services.all() {
 		fmt.Fprintf(&b, "service %s %d %d\n", k, v.index, v.instances)
 	}
-	rt := s.servers.Root().Iterator()
-	for _, v, ok := rt.Next(); ok; _, v, ok = rt.Next() {
+	for _, v := range s.servers.all() {
 		fmt.Fprintf(&b, "server %+v\n", v)
 	}
 	for m := range st.Members() {

@@ -48,7 +48,7 @@ func TestHistoryStaysSmall(t *testing.T) {
 	}
 	s := m.f.current.Load()
 	if n := len(s.byIndex.list); n > 1100 || n < 2 {
-		t.Errorf("%d changes are kept of %d entries", n, s.entries.Len())
+		t.Errorf("%d changes are kept of %d entries", n, s.entries.len())
 	}
 	es, ok := m.f.state().Since(record.Position{Generation: s.pos.Generation, Index: s.pos.Index - 1})
 	if !ok || len(es) != 1 {

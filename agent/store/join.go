@@ -121,7 +121,7 @@ func (s *Store) probe(ctx context.Context, sv Server) error {
 
 // putServer commits what is to know of a server, unless it is known.
 func (s *Store) putServer(ctx context.Context, m Meta, info ServerInfo) error {
-	if known, ok := s.fsm.current.Load().servers.Get([]byte(info.ID)); ok && known == info {
+	if known, ok := s.fsm.current.Load().servers.get(info.ID); ok && known == info {
 		return nil
 	}
 	o, err := s.propose(ctx, &command{op: opPutServer, meta: Meta{Principal: m.Principal, Remote: m.Remote}, values: []string{string(info.append(nil))}})

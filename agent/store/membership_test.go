@@ -127,7 +127,7 @@ func TestLostDiskIsReplaced(t *testing.T) {
 			t.Error("the new server is not there")
 		}
 		c.settle(3)
-		if _, ok := l.State().s.servers.Get([]byte(oldID)); ok {
+		if _, ok := l.State().s.servers.get(oldID); ok {
 			t.Error("what is known of the lost server was kept")
 		}
 	})

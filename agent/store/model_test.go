@@ -110,7 +110,7 @@ func TestStateAgainstNaiveModel(t *testing.T) {
 		if snapshotOf(t, again) != copied {
 			t.Fatal("a restored snapshot gives another snapshot")
 		}
-		if again.bytes != bytes || again.instances != instances || again.pos != now.Position() || again.expiry.Len() != now.s.expiry.Len() || again.keyAges.Len() != now.s.keyAges.Len() {
+		if again.bytes != bytes || again.instances != instances || again.pos != now.Position() || again.expiry.len() != now.s.expiry.len() || again.keyAges.len() != now.s.keyAges.len() {
 			t.Fatal("a restored state differs")
 		}
 	})

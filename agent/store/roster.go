@@ -13,14 +13,16 @@ import (
 // "applied everywhere", in order of id.
 func (st State) Members() iter.Seq[Member] {
 	return func(yield func(Member) bool) {
-		it := st.s.members.Root().Iterator()
-		for _, m, ok := it.Next(); ok && yield(m); _, m, ok = it.Next() {
+		for _, m := range st.s.members.all() {
+			if !yield(m) {
+				return
+			}
 		}
 	}
 }
 
 // Member returns a DNS server of the roster.
-func (st State) Member(id string) (Member, bool) { return st.s.members.Get([]byte(id)) }
+func (st State) Member(id string) (Member, bool) { return st.s.members.get(id) }
 
 // PutMembers adds DNS servers to the roster, or renames them. It writes
 // nothing if all are there already, so it may be called as often as one is seen.
@@ -59,7 +61,7 @@ func (s *Store) allowed(o op) error {
 	}
 	infos := s.fsm.current.Load().servers
 	for _, sv := range s.node().GetConfiguration().Configuration().Servers {
-		info, ok := infos.Get([]byte(sv.ID))
+		info, ok := infos.get(string(sv.ID))
 		if known := max(op(info.Protocol), baseProtocol); !ok || known < o {
 			return refuse(ErrConflict, "command %s is not understood by server %s (%s), version %s; upgrade every server first",
 				o, sv.ID, info.Name, info.Version)
@@ -75,7 +77,7 @@ func (s *Store) announceLoop() {
 	defer t.Stop()
 	for {
 		me := s.self()
-		if known, ok := s.fsm.current.Load().servers.Get([]byte(me.ID)); s.isServer() && (!ok || known != me) {
+		if known, ok := s.fsm.current.Load().servers.get(me.ID); s.isServer() && (!ok || known != me) {
 			ctx, cancel := context.WithTimeout(s.ctx, s.cfg.WriteTimeout)
 			o, err := s.execute(ctx, &command{op: opPutServer, values: []string{string(me.append(nil))}})
 			cancel()

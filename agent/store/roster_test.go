@@ -82,7 +82,7 @@ func TestFollowerAnnouncesItself(t *testing.T) {
 		id := c.start(name, false).ServerID()
 		c.until("its new version is known everywhere", func() bool {
 			for _, s := range c.live() {
-				if info, _ := s.fsm.current.Load().servers.Get([]byte(id)); info.Version != "next" {
+				if info, _ := s.fsm.current.Load().servers.get(id); info.Version != "next" {
 					return false
 				}
 			}

@@ -80,15 +80,16 @@ func writeSnapshot(w io.Writer, s *state) error {
 }
 
 func (sw *snapshotWriter) entries(s *state) {
-	it := s.entries.Root().Iterator()
-	for _, e, ok := it.Next(); ok && sw.err == nil; _, e, ok = it.Next() {
+	for _, e := range s.entries.all() {
+		if sw.err != nil {
+			return
+		}
 		b := record.AppendString(sw.body[:0], 1, string(e.Key))
 		b = record.AppendUint(b, 2, e.Index)
 		sw.body = record.AppendString(b, 3, e.Value)
 		sw.record(snapEntry, sw.body)
 	}
-	dead := s.tombs.Root().Iterator()
-	for k, _, ok := dead.Next(); ok && sw.err == nil; k, _, ok = dead.Next() {
+	for k := range s.tombs.all() {
 		index, key := split(k)
 		sw.body = record.AppendUint(record.AppendString(sw.body[:0], 1, key), 2, index)
 		sw.record(snapTomb, sw.body)
@@ -96,21 +97,18 @@ func (sw *snapshotWriter) entries(s *state) {
 }
 
 func (sw *snapshotWriter) rest(s *state) {
-	svc := s.services.Root().Iterator()
-	for k, v, ok := svc.Next(); ok && sw.err == nil; k, v, ok = svc.Next() {
+	for k, v := range s.services.all() {
 		sw.body = record.AppendUint(record.AppendString(sw.body[:0], 1, k), 2, v.index)
 		sw.record(snapService, sw.body)
 	}
-	keys := s.keys.Root().Iterator()
-	for k, v, ok := keys.Next(); ok && sw.err == nil; k, v, ok = keys.Next() {
+	for k, v := range s.keys.all() {
 		b := record.AppendString(sw.body[:0], 1, k)
 		b = record.AppendUint(b, 2, uint64(v.time))
 		b = record.AppendString(b, 3, v.digest)
 		sw.body = record.AppendString(b, 4, v.reply)
 		sw.record(snapKey, sw.body)
 	}
-	servers := s.servers.Root().Iterator()
-	for _, v, ok := servers.Next(); ok && sw.err == nil; _, v, ok = servers.Next() {
+	for _, v := range s.servers.all() {
 		sw.record(snapServer, v.append(nil))
 	}
 	if s.staged != nil {
@@ -119,8 +117,7 @@ func (sw *snapshotWriter) rest(s *state) {
 			sw.record(snapStaged, sw.body)
 		}
 	}
-	members := s.members.Root().Iterator()
-	for _, v, ok := members.Next(); ok && sw.err == nil; _, v, ok = members.Next() {
+	for _, v := range s.members.all() {
 		sw.record(snapMember, v.append(nil))
 	}
 }
@@ -173,7 +170,7 @@ func readSnapshot(r io.Reader) (*state, error) {
 		return nil, err
 	}
 	defer dec.Close()
-	sr := &snapshotReader{t: newState().txn(), instances: map[string]int{}}
+	sr := &snapshotReader{t: (&state{}).txn(), instances: map[string]int{}}
 	for n := 0; ; n++ {
 		plain, err := readFrame(r, dec)
 		if errors.Is(err, io.EOF) {
@@ -263,21 +260,21 @@ func (sr *snapshotReader) record(kind byte, body string) error {
 	case snapEntry:
 		sr.entry(record.Entry{Key: record.Key(p.str[1]), Index: p.num[2], Value: p.str[3]})
 	case snapTomb:
-		t.tombs.Insert(numbered(p.num[2], p.str[1]), struct{}{})
-		t.tombOf.Insert([]byte(p.str[1]), p.num[2])
+		t.tombs.set(numbered(p.num[2], p.str[1]), struct{}{})
+		t.tombOf.set(p.str[1], p.num[2])
 	case snapService:
-		t.services.Insert([]byte(p.str[1]), serviceStat{index: p.num[2], instances: sr.instances[p.str[1]]})
+		t.services.set(p.str[1], serviceStat{index: p.num[2], instances: sr.instances[p.str[1]]})
 		delete(sr.instances, p.str[1])
 	case snapKey:
-		t.keys.Insert([]byte(p.str[1]), usedKey{time: int64(p.num[2]), digest: p.str[3], reply: p.str[4]})
-		t.keyAges.Insert(numbered(p.num[2], p.str[1]), struct{}{})
+		t.keys.set(p.str[1], usedKey{time: int64(p.num[2]), digest: p.str[3], reply: p.str[4]})
+		t.keyAges.set(numbered(p.num[2], p.str[1]), struct{}{})
 	case snapServer:
 		s, err := decodeServerInfo(body)
-		t.servers.Insert([]byte(s.ID), s)
+		t.servers.set(s.ID, s)
 		return err
 	case snapMember:
 		m, err := decodeMember(body)
-		t.members.Insert([]byte(m.ID), m)
+		t.members.set(m.ID, m)
 		return err
 	case snapStaged:
 		if t.s.staged == nil {
@@ -298,10 +295,10 @@ func (sr *snapshotReader) record(kind byte, body string) error {
 
 func (sr *snapshotReader) entry(e record.Entry) {
 	t := sr.t
-	t.entries.Insert([]byte(e.Key), e)
+	t.entries.set(string(e.Key), e)
 	sr.changes = append(sr.changes, change{e.Index, e.Key})
 	if x := expiresOf(e); x > 0 {
-		t.expiry.Insert(numbered(uint64(x), e.Key), struct{}{})
+		t.expiry.set(numbered(uint64(x), e.Key), struct{}{})
 	}
 	t.s.hash += catalog.EntryHash(e)
 	t.s.bytes += int64(len(e.Key) + len(e.Value))

@@ -60,7 +60,7 @@ func TestSnapshotOfManyFrames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again.hash != s.hash || again.entries.Len() != s.entries.Len() || snapshotOf(t, again) != b {
+	if again.hash != s.hash || again.entries.len() != s.entries.len() || snapshotOf(t, again) != b {
 		t.Error("the restored state differs")
 	}
 }

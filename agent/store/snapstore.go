@@ -65,7 +65,7 @@ func openSnapshots(dir string, retain int, log *slog.Logger) (*snapshots, *state
 			return nil, nil, 0, fmt.Errorf("%w: snapshot %s: %w", ErrCorrupt, path, err)
 		}
 	}
-	return st, newState(), 0, nil
+	return st, &state{}, 0, nil
 }
 
 // names returns the file names of the finished snapshots, newest first.

@@ -4,11 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"iter"
-	"math"
 	"slices"
-	"strings"
-
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
 
 	"github.com/fluid-sd/fluid/plugin/record"
 )
@@ -21,18 +17,18 @@ type state struct {
 	now     int64  // greatest time a leader stamped, ms since the Unix epoch
 	cluster cluster
 
-	entries *iradix.Tree[record.Entry] // live entries by key
-	byIndex history                    // keys of live entries by index
-	tombs   *iradix.Tree[struct{}]     // removed entries by index and key
-	tombOf  *iradix.Tree[uint64]       // index of the tombstone of a key
-	floor   uint64                     // greatest index of a tombstone that was dropped
+	entries tree[record.Entry] // live entries by key
+	byIndex history            // keys of live entries by index
+	tombs   tree[struct{}]     // removed entries by index and key
+	tombOf  tree[uint64]       // index of the tombstone of a key
+	floor   uint64             // greatest index of a tombstone that was dropped
 
-	expiry   *iradix.Tree[struct{}]    // by expiry time and key
-	services *iradix.Tree[serviceStat] // by name
-	keys     *iradix.Tree[usedKey]     // idempotency keys by principal and key
-	keyAges  *iradix.Tree[struct{}]    // by time and scoped key
-	servers  *iradix.Tree[ServerInfo]  // Raft servers by id
-	members  *iradix.Tree[Member]      // roster of DNS servers by id
+	expiry   tree[struct{}]    // by expiry time and key
+	services tree[serviceStat] // by name
+	keys     tree[usedKey]     // idempotency keys by principal and key
+	keyAges  tree[struct{}]    // by time and scoped key
+	servers  tree[ServerInfo]  // Raft servers by id
+	members  tree[Member]      // roster of DNS servers by id
 
 	staged    *staged // a restore that has begun; nil if none has
 	instances int     // live instances
@@ -58,25 +54,15 @@ type usedKey struct {
 	reply  string // encoded outcome
 }
 
-func newState() *state {
-	return &state{
-		entries: iradix.New[record.Entry](),
-		tombs:   iradix.New[struct{}](), tombOf: iradix.New[uint64](),
-		expiry: iradix.New[struct{}](), services: iradix.New[serviceStat](),
-		keys: iradix.New[usedKey](), keyAges: iradix.New[struct{}](),
-		servers: iradix.New[ServerInfo](), members: iradix.New[Member](),
-	}
-}
-
 // numbered returns the tree key of a number and a name: ordered by the number.
-func numbered[T ~string](n uint64, name T) []byte {
-	b := make([]byte, 8, 8+len(name))
-	binary.BigEndian.PutUint64(b, n)
-	return append(b, name...)
+func numbered[T ~string](n uint64, name T) string {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], n)
+	return string(b[:]) + string(name)
 }
 
 // split undoes numbered.
-func split(k []byte) (uint64, string) { return binary.BigEndian.Uint64(k), string(k[8:]) }
+func split(k string) (uint64, string) { return binary.BigEndian.Uint64([]byte(k[:8])), k[8:] }
 
 // State is what this server has applied at one position. It is an immutable
 // value: any number of goroutines may read it for as long as they like, and
@@ -99,7 +85,7 @@ func (st State) ClusterID() string { return st.s.cluster.id }
 func (st State) Time() int64 { return st.s.now }
 
 // Len returns the number of live entries.
-func (st State) Len() int { return st.s.entries.Len() }
+func (st State) Len() int { return st.s.entries.len() }
 
 // Instances returns the number of live instances, which the quota counts.
 func (st State) Instances() int { return st.s.instances }
@@ -108,10 +94,10 @@ func (st State) Instances() int { return st.s.instances }
 func (st State) Bytes() int64 { return st.s.bytes }
 
 // Tombstones returns how many removals Since can tell.
-func (st State) Tombstones() int { return st.s.tombs.Len() }
+func (st State) Tombstones() int { return st.s.tombs.len() }
 
 // Keys returns how many idempotency keys are remembered.
-func (st State) Keys() int { return st.s.keys.Len() }
+func (st State) Keys() int { return st.s.keys.len() }
 
 // Floor returns the lowest index that Since takes.
 func (st State) Floor() uint64 { return st.s.floor }
@@ -122,8 +108,7 @@ func (st State) Initialized() bool { return st.s.cluster.id != "" }
 // Entries yields the live entries in key order.
 func (st State) Entries() iter.Seq[record.Entry] {
 	return func(yield func(record.Entry) bool) {
-		it := st.s.entries.Root().Iterator()
-		for _, e, ok := it.Next(); ok; _, e, ok = it.Next() {
+		for _, e := range st.s.entries.all() {
 			if !yield(e) {
 				return
 			}
@@ -143,28 +128,20 @@ func (st State) Since(pos record.Position) ([]record.Entry, bool) {
 	if pos.Index >= st.s.pos.Index {
 		return nil, true
 	}
-	var out []record.Entry
-	dead := st.s.tombs.Root().Iterator()
-	dead.SeekLowerBound(numbered(pos.Index+1, ""))
-	dk, _, dok := dead.Next()
-	// buried appends the tombstones before an index.
-	buried := func(index uint64) {
-		for dok {
-			at, key := split(dk)
-			if at >= index {
-				return
-			}
-			out = append(out, record.Entry{Key: record.Key(key), Index: at, Deleted: true})
-			dk, _, dok = dead.Next()
-		}
+	var out, dead []record.Entry
+	for k := range st.s.tombs.from(numbered(pos.Index+1, "")) {
+		at, key := split(k)
+		dead = append(dead, record.Entry{Key: record.Key(key), Index: at, Deleted: true})
 	}
 	changes := st.s.byIndex.after(pos.Index)
 	for len(changes) > 0 {
 		index := changes[0].index
-		buried(index)
+		for len(dead) > 0 && dead[0].Index < index {
+			out, dead = append(out, dead[0]), dead[1:]
+		}
 		from := len(out)
 		for len(changes) > 0 && changes[0].index == index {
-			if e, ok := st.s.entries.Get([]byte(changes[0].key)); ok && e.Index == index {
+			if e, ok := st.Entry(changes[0].key); ok && e.Index == index {
 				out = append(out, e)
 			}
 			changes = changes[1:]
@@ -174,12 +151,11 @@ func (st State) Since(pos record.Position) ([]record.Entry, bool) {
 		slices.SortFunc(same, func(a, b record.Entry) int { return cmp.Compare(a.Key, b.Key) })
 		out = out[:from+len(slices.CompactFunc(same, func(a, b record.Entry) bool { return a.Key == b.Key }))]
 	}
-	buried(math.MaxUint64)
-	return out, true
+	return append(out, dead...), true
 }
 
 // Entry returns the live entry of a key.
-func (st State) Entry(key record.Key) (record.Entry, bool) { return st.s.entries.Get([]byte(key)) }
+func (st State) Entry(key record.Key) (record.Entry, bool) { return st.s.entries.get(string(key)) }
 
 // Service returns the committed record of a service and the index of its last
 // change, instances included.
@@ -189,7 +165,7 @@ func (st State) Service(name string) (s record.Service, index uint64, ok bool) {
 		return s, 0, false
 	}
 	s, err := record.DecodeService(e.Value)
-	stat, _ := st.s.services.Get([]byte(name))
+	stat, _ := st.s.services.get(name)
 	return s, stat.index, err == nil
 }
 
@@ -204,14 +180,15 @@ type ServiceInfo struct {
 // order of name.
 func (st State) Services(after string, limit int) []ServiceInfo {
 	var out []ServiceInfo
-	it := st.s.entries.Root().Iterator()
-	it.SeekLowerBound([]byte(record.ServiceKey(after) + "\x00"))
-	for k, e, ok := it.Next(); ok && len(out) < limit && k[0] == byte(record.KindService) && k[1] == '/'; k, e, ok = it.Next() {
+	for _, e := range st.s.entries.from(string(record.ServiceKey(after)) + "\x00") {
+		if len(out) >= limit || e.Key.Kind() != record.KindService {
+			break
+		}
 		s, err := record.DecodeService(e.Value)
 		if err != nil {
 			continue
 		}
-		stat, _ := st.s.services.Get([]byte(s.Name))
+		stat, _ := st.s.services.get(s.Name)
 		out = append(out, ServiceInfo{Service: s, Index: stat.index, Instances: stat.instances})
 	}
 	return out
@@ -264,9 +241,7 @@ func (st State) Overlays() iter.Seq2[record.Overlay, uint64] {
 
 func (st State) prefix(p record.Key) iter.Seq[record.Entry] {
 	return func(yield func(record.Entry) bool) {
-		it := st.s.entries.Root().Iterator()
-		it.SeekLowerBound([]byte(p))
-		for k, e, ok := it.Next(); ok && strings.HasPrefix(string(k), string(p)); k, e, ok = it.Next() {
+		for _, e := range st.s.entries.under(string(p)) {
 			if !yield(e) {
 				return
 			}

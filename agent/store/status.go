@@ -58,7 +58,7 @@ func (s *Store) Servers() []Server {
 }
 
 func (s *Store) describe(sv raft.Server, leader raft.ServerID) Server {
-	info, _ := s.fsm.current.Load().servers.Get([]byte(sv.ID))
+	info, _ := s.fsm.current.Load().servers.get(string(sv.ID))
 	return Server{
 		ID: string(sv.ID), Addr: string(sv.Address), Name: info.Name, HTTP: info.HTTP, Zone: info.Zone,
 		Voter: sv.Suffrage == raft.Voter, Leader: sv.ID == leader, Healthy: sv.ID == leader || s.healthy(sv.ID),

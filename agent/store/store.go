@@ -280,7 +280,7 @@ func (s *Store) expireLoop(ctx context.Context) {
 	for {
 		st := s.fsm.current.Load()
 		wait := time.Hour
-		if k, _, ok := st.expiry.Root().Minimum(); ok {
+		if k, ok := st.expiry.least(); ok {
 			ms, _ := split(k)
 			wait = time.Until(time.UnixMilli(int64(min(ms, 1<<52))))
 		}

@@ -4,8 +4,6 @@ import (
 	"slices"
 	"time"
 
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
-
 	"github.com/fluid-sd/fluid/plugin/catalog"
 	"github.com/fluid-sd/fluid/plugin/record"
 )
@@ -32,18 +30,16 @@ type txn struct {
 	quota quota
 	dry   bool // tell what would change, without changing instances
 
-	entries  *iradix.Txn[record.Entry]
-	tombs    *iradix.Txn[struct{}]
-	tombOf   *iradix.Txn[uint64]
-	tombLen  int
-	expiry   *iradix.Txn[struct{}]
-	services *iradix.Txn[serviceStat]
+	entries  edit[record.Entry]
+	tombs    edit[struct{}]
+	tombOf   edit[uint64]
+	expiry   edit[struct{}]
+	services edit[serviceStat]
 	stats    map[string]serviceStat // that differ from services
-	keys     *iradix.Txn[usedKey]
-	keyLen   int
-	keyAges  *iradix.Txn[struct{}]
-	servers  *iradix.Txn[ServerInfo]
-	members  *iradix.Txn[Member]
+	keys     edit[usedKey]
+	keyAges  edit[struct{}]
+	servers  edit[ServerInfo]
+	members  edit[Member]
 }
 
 // quota bounds the live instances and their bytes; 0 is no bound. The leader
@@ -52,11 +48,9 @@ type quota struct{ instances, bytes uint64 }
 
 func (s *state) txn() *txn {
 	return &txn{
-		s: *s, entries: s.entries.Txn(),
-		tombs: s.tombs.Txn(), tombOf: s.tombOf.Txn(), tombLen: s.tombs.Len(),
-		expiry: s.expiry.Txn(), services: s.services.Txn(),
-		keys: s.keys.Txn(), keyLen: s.keys.Len(), keyAges: s.keyAges.Txn(),
-		servers: s.servers.Txn(), members: s.members.Txn(),
+		s: *s, entries: s.entries.edit(), tombs: s.tombs.edit(), tombOf: s.tombOf.edit(),
+		expiry: s.expiry.edit(), services: s.services.edit(), keys: s.keys.edit(), keyAges: s.keyAges.edit(),
+		servers: s.servers.edit(), members: s.members.edit(),
 	}
 }
 
@@ -66,17 +60,17 @@ func (t *txn) commit() *state {
 	s := t.s
 	// The order does not matter: the tree that comes out is the same.
 	for name, stat := range t.stats {
-		t.services.Insert([]byte(name), stat)
+		t.services.set(name, stat)
 	}
-	s.entries = t.entries.CommitOnly()
-	s.byIndex = s.byIndex.thin(s.entries.Len(), func(c change) bool {
-		e, ok := s.entries.Get([]byte(c.key))
+	s.entries = t.entries.commit()
+	s.byIndex = s.byIndex.thin(s.entries.len(), func(c change) bool {
+		e, ok := s.entries.get(string(c.key))
 		return ok && e.Index == c.index
 	})
-	s.tombs, s.tombOf = t.tombs.CommitOnly(), t.tombOf.CommitOnly()
-	s.expiry, s.services = t.expiry.CommitOnly(), t.services.CommitOnly()
-	s.keys, s.keyAges = t.keys.CommitOnly(), t.keyAges.CommitOnly()
-	s.servers, s.members = t.servers.CommitOnly(), t.members.CommitOnly()
+	s.tombs, s.tombOf = t.tombs.commit(), t.tombOf.commit()
+	s.expiry, s.services = t.expiry.commit(), t.services.commit()
+	s.keys, s.keyAges = t.keys.commit(), t.keyAges.commit()
+	s.servers, s.members = t.servers.commit(), t.members.commit()
 	return &s
 }
 
@@ -87,7 +81,7 @@ func (t *txn) begin(index uint64, e *logEntry) {
 	t.s.now = max(t.s.now, e.time)
 	t.quota = quota{instances: e.maxInstances, bytes: e.maxBytes}
 	for {
-		k, _, ok := t.keyAges.Root().Minimum()
+		k, ok := t.keyAges.least()
 		if !ok {
 			break
 		}
@@ -95,52 +89,47 @@ func (t *txn) begin(index uint64, e *logEntry) {
 		if int64(ms) >= t.s.now-keyTTL.Milliseconds() {
 			break
 		}
-		t.keyAges.Delete(k)
-		t.keys.Delete([]byte(key))
-		t.keyLen--
+		t.keyAges.drop(k)
+		t.keys.drop(key)
 	}
 }
 
 // end drops the oldest tombstones above the bounds and raises the floor.
 func (t *txn) end() {
-	for t.tombLen > 0 {
-		k, _, ok := t.tombs.Root().Minimum()
+	for {
+		k, ok := t.tombs.least()
 		if !ok {
 			return
 		}
 		index, key := split(k)
-		if t.tombLen <= maxTombstones && t.s.pos.Index-index <= maxTombstoneAge {
+		if t.tombs.len() <= maxTombstones && t.s.pos.Index-index <= maxTombstoneAge {
 			return
 		}
-		t.tombs.Delete(k)
-		t.tombOf.Delete([]byte(key))
-		t.tombLen--
+		t.tombs.drop(k)
+		t.tombOf.drop(key)
 		t.s.floor = max(t.s.floor, index)
 	}
 }
 
-func (t *txn) get(key record.Key) (record.Entry, bool) { return t.entries.Get([]byte(key)) }
+func (t *txn) get(key record.Key) (record.Entry, bool) { return t.entries.get(string(key)) }
 
 // put sets a live entry. expires is when it expires, wasExpires when the value
 // that it replaces would have; 0 is never.
 func (t *txn) put(key record.Key, value string, wasExpires, expires int64) {
-	if t.tombLen > 0 {
-		if index, ok := t.tombOf.Delete([]byte(key)); ok {
-			t.tombs.Delete(numbered(index, key))
-			t.tombLen--
-		}
+	if index, ok := t.tombOf.drop(string(key)); ok {
+		t.tombs.drop(numbered(index, key))
 	}
 	e := record.Entry{Key: key, Value: value, Index: t.s.pos.Index}
-	old, replaced := t.entries.Insert([]byte(key), e)
+	old, replaced := t.entries.set(string(key), e)
 	if !t.dry && (!replaced || old.Index != e.Index) {
 		t.s.byIndex = t.s.byIndex.add(e.Index, key)
 	}
 	if wasExpires != expires {
 		if wasExpires > 0 && replaced {
-			t.expiry.Delete(numbered(uint64(wasExpires), key))
+			t.expiry.drop(numbered(uint64(wasExpires), key))
 		}
 		if expires > 0 {
-			t.expiry.Insert(numbered(uint64(expires), key), struct{}{})
+			t.expiry.set(numbered(uint64(expires), key), struct{}{})
 		}
 	}
 	if replaced {
@@ -155,19 +144,18 @@ func (t *txn) remove(key record.Key, wasExpires int64) {
 	if !t.forget(key, wasExpires) {
 		return
 	}
-	t.tombs.Insert(numbered(t.s.pos.Index, key), struct{}{})
-	t.tombOf.Insert([]byte(key), t.s.pos.Index)
-	t.tombLen++
+	t.tombs.set(numbered(t.s.pos.Index, key), struct{}{})
+	t.tombOf.set(string(key), t.s.pos.Index)
 }
 
 // forget takes a live entry out, and reports whether there was one.
 func (t *txn) forget(key record.Key, wasExpires int64) bool {
-	old, ok := t.entries.Delete([]byte(key))
+	old, ok := t.entries.drop(string(key))
 	if !ok {
 		return false
 	}
 	if wasExpires > 0 {
-		t.expiry.Delete(numbered(uint64(wasExpires), key))
+		t.expiry.drop(numbered(uint64(wasExpires), key))
 	}
 	t.tally(old, -1)
 	t.count(key, key.Kind() == record.KindInstance, -1)
@@ -208,14 +196,14 @@ func (t *txn) stat(service string) serviceStat {
 	if stat, ok := t.stats[service]; ok {
 		return stat
 	}
-	stat, _ := t.services.Get([]byte(service))
+	stat, _ := t.services.get(service)
 	return stat
 }
 
 // dropStat forgets what is counted of a service.
 func (t *txn) dropStat(service string) {
 	delete(t.stats, service)
-	t.services.Delete([]byte(service))
+	t.services.drop(service)
 }
 
 // room refuses growth beyond the quota. Shrinking is always allowed.

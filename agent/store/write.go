@@ -185,7 +185,7 @@ func (s *Store) rehearse(c *command) (o outcome, idle bool) {
 	t := st.txn()
 	t.dry = true
 	t.begin(st.pos.Index, &logEntry{time: time.Now().UnixMilli(), maxInstances: s.cfg.MaxInstances, maxBytes: s.cfg.MaxBytes})
-	_, repeated := t.keys.Get([]byte(c.scopedKey()))
+	_, repeated := t.keys.get(c.scopedKey())
 	o = t.apply(c)
 	if o.err != nil || repeated {
 		return o, true
