@@ -1,7 +1,14 @@
 package fluid
 
 import (
+	"context"
+	"os"
+	"runtime"
+	"runtime/metrics"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 	"unsafe"
 )
 
@@ -32,5 +39,48 @@ func TestMakeRoom(t *testing.T) {
 func BenchmarkMakeRoom(b *testing.B) {
 	for b.Loop() {
 		makeRoom() // where there is room already
+	}
+}
+
+// startingSize returns the stack that a goroutine starts with now, in bytes.
+func startingSize() uint64 {
+	s := []metrics.Sample{{Name: "/gc/stack/starting-size:bytes"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64()
+}
+
+// However many goroutines there are, up to some hundred, they soon start with
+// a stack that a query fits in, and with not much more.
+func TestBallast(t *testing.T) {
+	if strings.Contains(os.Getenv("GODEBUG"), "adaptivestackstart=0") {
+		t.Skip("the runtime was told not to")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var done sync.WaitGroup
+	defer done.Wait()
+	defer cancel()
+	b := newBallast()
+	done.Go(func() { b.run(ctx) })
+	for _, goroutines := range []int{5, 100, 5} {
+		stop := make(chan struct{})
+		for range goroutines {
+			done.Go(func() { <-stop })
+		}
+		deadline := time.Now().Add(20 * time.Second)
+		// Twice in a row, so that the depth was not still on its way.
+		for good := 0; good < 2; {
+			runtime.GC()
+			b.adjust()
+			if size := startingSize(); size >= queryStack && size <= 2*queryStack {
+				good++
+				continue
+			}
+			good = 0
+			if time.Now().After(deadline) {
+				t.Fatalf("beside %d goroutines one starts with %d bytes, at a depth of %d frames", goroutines, startingSize(), b.frames)
+			}
+		}
+		t.Logf("beside %d goroutines one starts with %d bytes, at a depth of %d frames", goroutines, startingSize(), b.frames)
+		close(stop)
 	}
 }
