@@ -69,6 +69,7 @@ type engine struct {
 	lastZone  uint64 // id of the zone made last
 	notify    map[*notifier]bool
 
+	stacks *ballast
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 }
@@ -99,6 +100,7 @@ func newEngine(p process) *engine {
 		answers: table.NewAnswers[kept](p.Capacity), denials: table.NewAnswers[kept](p.Denial),
 		synced: make(chan struct{}), start: time.Now(), wall: time.Now,
 		catalog: catalog.New(), kept: map[record.OriginID]catalog.Head{}, zones: map[string]*served{}, notify: map[*notifier]bool{},
+		stacks: newBallast(),
 	}
 	e.head.Cluster = p.Cluster
 	e.useFile(p.Snapshot)
@@ -134,8 +136,10 @@ func (e *engine) run() error {
 	e.cancel = cancel
 	e.done.Go(func() { e.guard("feed", func() { _ = client.Run(ctx) }) })
 	e.done.Go(func() { e.tick(ctx) })
+	e.done.Go(func() { e.stacks.run(ctx) })
 	if e.member != nil {
 		e.done.Go(func() { e.guard("search for the mesh", func() { e.member.seek(ctx) }) })
+		e.done.Go(func() { e.guard("word to the mesh", func() { e.member.tell(ctx) }) })
 	}
 	return nil
 }
@@ -167,6 +171,7 @@ func (e *engine) tick(ctx context.Context) {
 
 // beat is one tick of the clock.
 func (e *engine) beat() {
+	e.stacks.adjust()
 	if e.member != nil {
 		e.member.tick(e.wall())
 	}
@@ -240,6 +245,9 @@ func (e *engine) publish(ch catalog.Changes) {
 	defer func() {
 		pos := e.catalog.Position()
 		e.visible.Store(&pos)
+		if e.member != nil {
+			e.member.poke()
+		}
 	}()
 	if ch.Empty() {
 		return

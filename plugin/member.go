@@ -43,6 +43,7 @@ type member struct {
 	e    *engine
 	impl mesh.Impl
 	kick chan struct{} // capacity 1: the seeds changed
+	told chan struct{} // capacity 1: there may be something to tell; see tell
 
 	mu    sync.Mutex // guards what follows
 	seeds []string
@@ -73,7 +74,7 @@ func (e *engine) openMember() error {
 		return nil
 	}
 	m := &member{
-		e: e, impl: mesh.Impl(p.Gossip), kick: make(chan struct{}, 1), seeds: withPorts(p.GossipSeeds), keys: p.GossipKeys,
+		e: e, impl: mesh.Impl(p.Gossip), kick: make(chan struct{}, 1), told: make(chan struct{}, 1), seeds: withPorts(p.GossipSeeds), keys: p.GossipKeys,
 		presumed: map[string]catalog.MemberStatus{}, opened: time.Now(),
 	}
 	e.mu.Lock()
@@ -208,6 +209,7 @@ func (m *member) tick(now time.Time) {
 		m.cluster = cluster
 		m.SetCluster(cluster)
 	}
+	m.poke()
 }
 
 // catchUp tells the engine what a tick found out, and returns the cluster that

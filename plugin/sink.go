@@ -20,12 +20,21 @@ func (s sink) Hello() feed.Hello {
 	e := s.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	h := feed.Hello{Position: e.catalog.Position(), Hash: e.catalog.Hash(), ClusterID: e.head.Cluster, Vector: e.vector(), ClientTTL: e.maxTTL, Volatile: e.volatile || e.unsaved != nil}
+	h := feed.Hello{Position: e.catalog.Position(), Hash: e.catalog.Hash(), ClusterID: e.head.Cluster, Vector: e.vector(), ClientTTL: e.clientTTL(), Volatile: e.volatile || e.unsaved != nil}
 	for _, z := range e.zones {
 		h.Zones = append(h.Zones, z.Origin)
-		h.ClientTTL = max(h.ClientTTL, time.Duration(max(z.TTL, z.staleTTL))*time.Second)
 	}
 	return h
+}
+
+// clientTTL returns the largest TTL that answers can still have in other
+// caches. Called with mu held.
+func (e *engine) clientTTL() time.Duration {
+	ttl := e.maxTTL
+	for _, z := range e.zones {
+		ttl = max(ttl, time.Duration(max(z.TTL, z.staleTTL))*time.Second)
+	}
+	return ttl
 }
 
 // Snapshot implements feed.Sink.
