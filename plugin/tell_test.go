@@ -29,7 +29,7 @@ func TestMemberTells(t *testing.T) {
 				defer cancel()
 				return o.Applied(ctx, at, []string{e.head.Member})
 			}
-			for i := range 10 {
+			for i := range 4 {
 				ip := fmt.Sprintf("10.0.1.%d", i)
 				pos := o.commit(instance(t, "now-"+fmt.Sprint(i)+" "+ip))
 				got := ask(pos)
