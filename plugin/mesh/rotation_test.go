@@ -128,6 +128,11 @@ func rotateUnderTraffic(t *testing.T, w *netWorld) {
 		if got := n.Keys(); len(got) != 1 {
 			t.Errorf("%s holds the keys %v, want one", n.id, got)
 		}
+		for _, reason := range []string{"wrong_key", "no_key", "forged", "handshake"} {
+			if d := n.Stats().Dropped[reason]; d > 0 {
+				t.Errorf("%s dropped %d: %s", n.id, d, reason)
+			}
+		}
 	}
 	<-time.After(time.Minute)
 	mu.Lock()
