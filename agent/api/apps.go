@@ -93,6 +93,9 @@ func (s *server) register(ctx context.Context, in *registerInput, schema *huma.S
 			return nil, toProblem(err, where)
 		}
 	}
+	if err := s.unclaimed(instances); err != nil {
+		return nil, toProblem(err, "body")
+	}
 	in.meta.Request = requestOf(in.meta, in.RawBody)
 	results, err := s.Writer.Register(ctx, in.meta, instances)
 	if err != nil {
@@ -110,6 +113,29 @@ func (s *server) register(ctx context.Context, in *registerInput, schema *huma.S
 		}
 	}
 	return out, nil
+}
+
+// unclaimed refuses instances of services that gossip carries as ephemeral, as
+// far as this agent knows: committing them would hide what is registered
+// there. Where the class is committed, the commit itself decides.
+func (s *server) unclaimed(instances []record.Instance) error {
+	st := s.State()
+	last := ""
+	for i := range instances {
+		name := instances[i].Service
+		if name == last {
+			continue
+		}
+		last = name
+		if _, committed := st.Entry(record.ServiceKey(name)); committed {
+			continue
+		}
+		if _, verdicts, ok := s.View.Service(name); ok && len(verdicts) > 0 {
+			return fmt.Errorf("%w: service %s is ephemeral; register with PUT /v1/services/%s/instances/ID, or make it critical with PUT /v1/services/%s/config",
+				store.ErrConflict, name, name, name)
+		}
+	}
+	return nil
 }
 
 // requestOf identifies a request that carries an idempotency key by its body:
@@ -253,9 +279,11 @@ func (s *server) listApps(ctx context.Context, in *listInput) (*appListOutput, e
 func (s *server) getApp(ctx context.Context, in *struct {
 	App string `path:"app" doc:"Name of the service."`
 	ReadParams
+	WaitParams
+	FilterParams
 },
 ) (*serviceOutput, error) {
-	out, err := s.getService(ctx, &getServiceInput{Service: in.App, ReadParams: in.ReadParams})
+	out, err := s.getService(ctx, &getServiceInput{Service: in.App, ReadParams: in.ReadParams, WaitParams: in.WaitParams, FilterParams: in.FilterParams})
 	if err == nil && out.Body.Class != record.ClassCritical.String() {
 		err = toProblem(fmt.Errorf("%w: service %s is %s, not an app; see /v1/services/%s", store.ErrNotFound, in.App, out.Body.Class, in.App), "")
 	}

@@ -58,11 +58,15 @@ func newBench(t *testing.T, edit ...func(*api.Config)) *bench {
 		Everywhere: func(context.Context, record.Position) api.Spread {
 			return api.Spread{Everywhere: true, ClientTTL: "5s"}
 		},
-		Local:   func(context.Context, record.Position) api.Applied { return api.Applied{} },
-		Zones:   func() []string { return []string{"fluid.internal."} },
-		Members: func() []api.Member { return []api.Member{} },
-		State:   s.State, Metrics: reg, Gatherer: reg, Log: log, Now: time.Now, Version: "test",
-		Raft:  func() api.Raft { return api.Raft{State: s.Status().State, Servers: []api.RaftServer{}} },
+		Local: func(context.Context, record.Position) api.Applied { return api.Applied{} },
+		Zones: func() []string { return []string{"fluid.internal."} },
+		Members: func() []api.Member {
+			return []api.Member{{Role: "dns", ID: "a"}, {Role: "agent", ID: "b"}, {Role: "dns", ID: "c"}}
+		},
+		State: s.State, Metrics: reg, Gatherer: reg, Log: log, Now: time.Now, Version: "test",
+		Raft: func() api.Raft {
+			return api.Raft{State: s.Status().State, Servers: []api.RaftServer{{ID: s.ServerID(), Name: "node1"}}}
+		},
 		Ready: func() ([]string, map[string]string) { return nil, map[string]string{"leader": "node1"} },
 	}
 	for _, e := range edit {

@@ -93,8 +93,25 @@ func (s *server) guard(next http.Handler) http.Handler {
 		if ct := r.Header.Get("Content-Type"); strings.HasPrefix(ct, "application/x-www-form-urlencoded") {
 			r.Header.Set("Content-Type", "application/json") // curl -d
 		}
+		s.mark(sw.Header(), r)
 		next.ServeHTTP(sw, r)
 	})
+}
+
+// mark sets the headers that every answer below /v1 has, also those of
+// operations that say nothing of them themselves. What a write committed, and
+// what a read was answered from, replaces them.
+func (s *server) mark(h http.Header, r *http.Request) {
+	if !strings.HasPrefix(r.URL.Path, "/v1/") || slices.Contains(peerPaths, r.URL.Path) {
+		return
+	}
+	st := s.View.Status()
+	h.Set("X-Fluid-Index", strconv.FormatUint(st.Position.Index, 10))
+	h.Set("X-Fluid-Generation", strconv.FormatUint(st.Position.Generation, 10))
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		h.Set("X-Fluid-Stale", strconv.FormatBool(st.Stale))
+		h.Set("Age", strconv.FormatInt(int64(st.Age/time.Second), 10))
+	}
 }
 
 // authenticate returns who sent a request, by the secret that it carries.

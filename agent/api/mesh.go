@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"reflect"
 	"strconv"
 
@@ -57,6 +58,7 @@ type Node struct {
 // NodeList is every node that an agent knows of.
 type NodeList struct {
 	Nodes []Node `json:"nodes" nullable:"false"`
+	Next  string `json:"next" doc:"Pass as after for the next page; empty on the last."`
 }
 
 // Key names a key of the mesh. Key material is never shown.
@@ -108,12 +110,13 @@ type (
 
 func (s *server) meshOps() {
 	huma.Register(s.huma, op(http.MethodGet, "/v1/nodes", "list-nodes", "List the nodes that write to the mesh", meshTag),
-		func(ctx context.Context, in *ReadParams) (*nodesOutput, error) {
-			head, err := s.readable(ctx, in)
+		func(ctx context.Context, in *listInput) (*nodesOutput, error) {
+			head, err := s.readable(ctx, &in.ReadParams)
 			if err != nil {
 				return nil, err
 			}
-			return &nodesOutput{head, NodeList{s.Mesh.Nodes()}}, nil
+			nodes, next := page(s.Mesh.Nodes(), func(n Node) string { return n.Origin }, &in.PageParams)
+			return &nodesOutput{head, NodeList{nodes, next}}, nil
 		})
 	huma.Register(s.huma, op(http.MethodGet, "/v1/keys", "list-keys", "List the keys of this member by their ids", meshTag),
 		func(context.Context, *struct{}) (*keysOutput, error) { return &keysOutput{KeyList{s.Mesh.Keys()}}, nil })
@@ -180,9 +183,11 @@ func (s *server) changeKeys(ctx context.Context, in *keyChangeInput) (*keysOutpu
 
 // Nodes returns the nodes that write to the mesh.
 func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
-	var out NodeList
-	err := c.do(ctx, http.MethodGet, "/v1/nodes", nil, nil, nil, &out)
-	return out.Nodes, err
+	return pages(func(q url.Values) ([]Node, string, error) {
+		var out NodeList
+		err := c.do(ctx, http.MethodGet, "/v1/nodes", q, nil, nil, &out)
+		return out.Nodes, out.Next, err
+	})
 }
 
 // Keys returns the keys of the agent's member, by their ids.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -95,6 +96,9 @@ func humaProblem(status int, msg string, errs []error) *huma.ErrorModel {
 	if status == http.StatusUnprocessableEntity {
 		status = http.StatusBadRequest
 	}
+	if m, ok := fixes[msg]; ok {
+		msg = m
+	}
 	p := &huma.ErrorModel{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: msg}
 	switch status {
 	case http.StatusBadRequest:
@@ -113,9 +117,21 @@ func humaProblem(status int, msg string, errs []error) *huma.ErrorModel {
 
 // fixes adds to huma's messages what would be accepted.
 var fixes = map[string]string{
-	validation.MsgUnexpectedProperty: "is not a known field; remove it, /openapi.json lists the fields",
-	"unknown query parameter":        "is not a known query parameter; remove it, /openapi.json lists them",
+	validation.MsgUnexpectedProperty:                "is not a known field; remove it, /openapi.json lists the fields",
+	"unknown query parameter":                       "is not a known query parameter; remove it, /openapi.json lists them",
+	"required query parameter is missing":           "is missing; give it",
+	"request body is required":                      "the body is empty; send JSON",
+	fmt.Sprintf(validation.MsgExpectedMinLength, 1): "is empty; give it a value",
+	validation.MsgExpectedMatchExactlyOneSchema:     `is not a port; use a number from 1 to 65535, or "NUMBER/udp"`, // the one choice of forms in a field
 }
+
+// patterns says in words what huma only knows as a regular expression.
+var patterns = map[string]string{
+	"query.ack": "is not usable; use local, or mesh:K to wait for K other members",
+}
+
+// required is what huma says, of the object around it, where a field is missing.
+var required = regexp.MustCompile("^" + fmt.Sprintf(validation.MsgExpectedRequiredProperty, `([^ ]+)`) + "$")
 
 func detail(err error) *huma.ErrorDetail {
 	d := &huma.ErrorDetail{Message: err.Error()}
@@ -123,8 +139,14 @@ func detail(err error) *huma.ErrorDetail {
 	if errors.As(err, &ed) {
 		d = ed.ErrorDetail()
 	}
+	if m := required.FindStringSubmatch(d.Message); m != nil {
+		d.Location, d.Message, d.Value = strings.TrimPrefix(d.Location+"."+m[1], "."), "is missing; give it", nil
+	}
 	if m, ok := fixes[d.Message]; ok {
 		d.Message, d.Value = m, nil // huma gives the object around it
+	}
+	if m, ok := patterns[d.Location]; ok && strings.Contains(d.Message, "pattern") {
+		d.Message = m
 	}
 	d.Value = shorten(d.Value)
 	return d

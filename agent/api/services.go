@@ -104,13 +104,18 @@ func (s *server) summary(name string, f filter) (ServiceSummary, bool) {
 	return sum, true
 }
 
+// FilterParams select instances of a service.
+type FilterParams struct {
+	Tag    string `query:"tag" doc:"Only instances with this tag."`
+	Zone   string `query:"zone" doc:"Only instances in this zone."`
+	Status string `query:"status" enum:"passing,warning,critical,draining,maintenance" doc:"Only instances of this status."`
+}
+
 type getServiceInput struct {
 	ReadParams
 	WaitParams
+	FilterParams
 	Service string `path:"service" doc:"Name of the service."`
-	Tag     string `query:"tag" doc:"Only instances with this tag."`
-	Zone    string `query:"zone" doc:"Only instances in this zone."`
-	Status  string `query:"status" enum:"passing,warning,critical,draining,maintenance" doc:"Only instances of this status."`
 }
 
 type serviceOutput struct {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -121,12 +122,13 @@ type membersOutput struct {
 // memberOps registers what is known of members.
 func (s *server) memberOps() {
 	huma.Register(s.huma, op(http.MethodGet, "/v1/members", "list-members", "List agents and DNS members", "members"),
-		func(ctx context.Context, in *ReadParams) (*membersOutput, error) {
-			head, err := s.readable(ctx, in)
+		func(ctx context.Context, in *listInput) (*membersOutput, error) {
+			head, err := s.readable(ctx, &in.ReadParams)
 			if err != nil {
 				return nil, err
 			}
-			return &membersOutput{ReadHeaders: head, Body: MemberList{Members: s.Members()}}, nil
+			members, next := page(s.Members(), func(m Member) string { return m.Role + "/" + m.ID }, &in.PageParams)
+			return &membersOutput{ReadHeaders: head, Body: MemberList{members, next}}, nil
 		})
 	huma.Register(s.huma, op(http.MethodDelete, "/v1/members/{id}", "forget-member", "Take a DNS member that will not come back off the roster",
 		"members", http.StatusNotFound), func(ctx context.Context, in *struct {
@@ -143,9 +145,11 @@ func (s *server) memberOps() {
 
 // Members returns the agents and DNS members.
 func (c *Client) Members(ctx context.Context) ([]Member, error) {
-	var out MemberList
-	err := c.do(ctx, http.MethodGet, "/v1/members", nil, nil, nil, &out)
-	return out.Members, err
+	return pages(func(q url.Values) ([]Member, string, error) {
+		var out MemberList
+		err := c.do(ctx, http.MethodGet, "/v1/members", q, nil, nil, &out)
+		return out.Members, out.Next, err
+	})
 }
 
 // ForgetMember takes a DNS member off the roster.

@@ -254,6 +254,7 @@ type Member struct {
 // MemberList is every member that this agent knows of.
 type MemberList struct {
 	Members []Member `json:"members" nullable:"false"`
+	Next    string   `json:"next" doc:"Pass as after for the next page; empty on the last."`
 }
 
 // SnapshotInfo says what is in a snapshot.

@@ -185,7 +185,7 @@ func targetGroup(service string, in *Instance) TargetGroup {
 	}
 	hosts := in.IPs
 	if in.Host != "" {
-		hosts = []string{in.Host}
+		hosts = []string{strings.TrimSuffix(in.Host, ".")}
 	}
 	for _, h := range hosts {
 		if in.Port != 0 {

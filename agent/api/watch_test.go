@@ -101,7 +101,7 @@ func TestPrometheusSD(t *testing.T) {
 	for _, g := range got {
 		targets = append(targets, strings.Join(g.Targets, ","))
 	}
-	if want := "db.example.org.:5432 10.0.0.1:80 10.0.0.2:81,[fd00::2]:81"; strings.Join(targets, " ") != want {
+	if want := "db.example.org:5432 10.0.0.1:80 10.0.0.2:81,[fd00::2]:81"; strings.Join(targets, " ") != want {
 		t.Errorf("got %q, want %q", targets, want)
 	}
 	for k, want := range map[string]string{
