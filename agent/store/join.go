@@ -148,8 +148,12 @@ func (s *Store) remove(ctx context.Context, m Meta, id string) error {
 	for _, sv := range s.node().GetConfiguration().Configuration().Servers {
 		found = found || string(sv.ID) == id
 	}
-	if !found {
+	voters := s.voters()
+	switch {
+	case !found:
 		return refuse(ErrNotFound, "server %s is not in the cluster", id)
+	case len(voters) == 1 && string(voters[0].ID) == id:
+		return refuse(ErrConflict, "server %s is the only voter; let another join and be promoted first", id)
 	}
 	if err := s.change(ctx, func(r *raft.Raft) raft.Future {
 		return r.RemoveServer(raft.ServerID(id), 0, s.cfg.WriteTimeout)
@@ -169,10 +173,16 @@ func (s *Store) Transfer(ctx context.Context, id string) error {
 	if !s.leading.Load() {
 		return &NotLeaderError{Leader: s.Leader()}
 	}
-	if id == "" {
+	voters := s.voters()
+	switch {
+	case id == s.ServerID():
+		return refuse(ErrConflict, "server %s leads already", id)
+	case id == "" && len(voters) < 2:
+		return refuse(ErrConflict, "no other server is a voter that could lead")
+	case id == "":
 		return s.change(ctx, func(r *raft.Raft) raft.Future { return r.LeadershipTransfer() })
 	}
-	for _, sv := range s.voters() {
+	for _, sv := range voters {
 		if string(sv.ID) == id {
 			return s.change(ctx, func(r *raft.Raft) raft.Future {
 				return r.LeadershipTransferToServer(sv.ID, sv.Address)
