@@ -3,20 +3,23 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // Reset deletes the state in a data directory, so that the next start begins
-// as a new server. It is for a server whose state is damaged or of another
-// cluster; what only this server had is lost. It returns an error that wraps
+// as a new one. It is for a server or client whose state is damaged or of another
+// cluster; what only it had is lost. It returns an error that wraps
 // ErrLocked if an agent uses the directory, and fs.ErrNotExist if it holds no
 // state. Files it does not know are left alone.
 func Reset(dir string) error {
-	if _, err := os.Stat(filepath.Join(dir, idFile)); err != nil {
-		if _, werr := os.Stat(filepath.Join(dir, walDir)); werr != nil {
-			return fmt.Errorf("reset: %w", err)
-		}
+	if !slices.ContainsFunc([]string{idFile, walDir, clientFile}, func(name string) bool {
+		_, err := os.Stat(filepath.Join(dir, name))
+		return err == nil
+	}) {
+		return fmt.Errorf("reset %s: %w", dir, fs.ErrNotExist)
 	}
 	lock, err := lockDir(dir)
 	if err != nil {
@@ -24,7 +27,7 @@ func Reset(dir string) error {
 	}
 	var errs []error
 	// The id goes last: without it a directory with a log is refused.
-	for _, name := range []string{walDir, snapshotDir, markFile, idFile} {
+	for _, name := range []string{clientLast, clientFile, walDir, snapshotDir, markFile, idFile} {
 		errs = append(errs, os.RemoveAll(filepath.Join(dir, name)))
 	}
 	errs = append(errs, syncDir(dir), lock.Close())
