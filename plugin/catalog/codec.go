@@ -100,7 +100,7 @@ func AppendHeads(b []byte, heads []Head) []byte {
 	b = appendNums(b, uint64(len(heads)))
 	for _, h := range heads {
 		b = append(b, h.Origin[:]...)
-		b = appendNums(b, h.Epoch, h.Nonce, h.Watermark)
+		b = appendNums(b, h.Epoch, h.Nonce, h.Watermark, h.Hash)
 	}
 	return b
 }
@@ -109,12 +109,12 @@ func AppendHeads(b []byte, heads []Head) []byte {
 func DecodeHeads(b []byte) ([]Head, error) {
 	r := reader{b: b}
 	r.format(formatHeads)
-	n := r.count(19)
+	n := r.count(20)
 	out := make([]Head, 0, n)
 	for range n {
 		var h Head
 		r.origin(&h.Origin)
-		h.Epoch, h.Nonce, h.Watermark = r.num(), r.num(), r.num()
+		h.Epoch, h.Nonce, h.Watermark, h.Hash = r.num(), r.num(), r.num(), r.num()
 		out = append(out, h)
 	}
 	return out, r.done("heads")
@@ -125,7 +125,11 @@ func AppendWants(b []byte, wants []Want) []byte {
 	b = append(b, formatWants)
 	b = appendNums(b, uint64(len(wants)))
 	for _, w := range wants {
-		b = append(b, w.Origin[:]...)
+		flags := byte(0)
+		if w.Whole {
+			flags = 1
+		}
+		b = append(append(b, w.Origin[:]...), flags)
 		b = appendNums(b, w.Epoch, w.Nonce, w.From)
 	}
 	return b
@@ -135,11 +139,12 @@ func AppendWants(b []byte, wants []Want) []byte {
 func DecodeWants(b []byte) ([]Want, error) {
 	r := reader{b: b}
 	r.format(formatWants)
-	n := r.count(19)
+	n := r.count(20)
 	out := make([]Want, 0, n)
 	for range n {
 		var w Want
 		r.origin(&w.Origin)
+		w.Whole = r.byte()&1 != 0
 		w.Epoch, w.Nonce, w.From = r.num(), r.num(), r.num()
 		out = append(out, w)
 	}

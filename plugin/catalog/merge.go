@@ -166,7 +166,7 @@ func (c *Catalog) fits(h *history, items []*Item) error {
 
 // takeReset collects the parts of a reset and applies it when it is whole.
 func (c *Catalog) takeReset(h *history, d *Delta, t *touched) (learned bool, err error) {
-	if d.ResetTo <= h.watermark {
+	if d.ResetTo < h.watermark || d.ResetTo == h.watermark && !h.doubted {
 		return false, nil
 	}
 	st := h.reset
@@ -195,7 +195,11 @@ func (c *Catalog) takeReset(h *history, d *Delta, t *touched) (learned bool, err
 	h.reset = st
 	if len(spans) == 1 && spans[0].from == 0 && spans[0].to == st.to {
 		c.unstage(h)
-		c.applyReset(h, st, t)
+		if h.doubted {
+			c.renew(h, st, t)
+		} else {
+			c.applyReset(h, st, t)
+		}
 	}
 	return true, nil
 }
@@ -245,12 +249,22 @@ func (c *Catalog) promote(o *origin, i int, t *touched) {
 	t.addHeader(o.id)
 }
 
-// discard forgets a history.
+// discard forgets a history. It finds the claims in their cells by whose they
+// are: in a history that is in doubt their ids may be anything.
 func (c *Catalog) discard(h *history, t *touched) {
+	cells := map[*cell]bool{}
 	for _, cl := range h.log {
 		c.touch(cl, t)
-		c.unlist(cl)
+		if cl.in != nil {
+			cells[cl.in] = true
+		}
 		c.bytes -= cl.weight()
+	}
+	for ce := range cells {
+		ce.claims = slices.DeleteFunc(ce.claims, func(cl *claim) bool { return cl.from == h })
+		if len(ce.claims) == 0 {
+			delete(c.cells, ce.name)
+		}
 	}
 	c.unstage(h)
 	h.shown, h.log, h.opaque = false, nil, nil
@@ -273,9 +287,13 @@ type Head struct {
 	Origin       record.OriginID
 	Epoch, Nonce uint64
 	Watermark    uint64
+	// Hash is the content hash of the live records; members with equal
+	// watermarks hold equal records. 0: unknown, because something above the
+	// watermark is known already, or the content is in doubt.
+	Hash uint64
 }
 
-// Compare orders the knowledge of one origin.
+// Compare orders the knowledge of one origin. The content does not count.
 func (h Head) Compare(g Head) int {
 	return cmp.Or(cmp.Compare(h.Epoch, g.Epoch), cmp.Compare(h.Nonce, g.Nonce), cmp.Compare(h.Watermark, g.Watermark))
 }
@@ -293,7 +311,11 @@ func (c *Catalog) Heads() []Head {
 }
 
 func (o *origin) head() Head {
-	return Head{Origin: o.id, Epoch: o.cur.epoch, Nonce: o.cur.nonce, Watermark: o.cur.watermark}
+	h := Head{Origin: o.id, Epoch: o.cur.epoch, Nonce: o.cur.nonce, Watermark: o.cur.watermark}
+	if len(o.cur.spans) == 0 && !o.cur.doubted {
+		h.Hash = o.cur.hash | 1
+	}
+	return h
 }
 
 // Head returns the head of one origin; false if nothing of it counts.
@@ -311,6 +333,7 @@ type Want struct {
 	Origin       record.OriginID
 	Epoch, Nonce uint64 // as far as the reader got; 0: it has nothing
 	From         uint64
+	Whole        bool // everything anew, as a reset: the reader doubts what it has
 }
 
 // Missing returns what this catalog lacks compared with another member's head.
@@ -350,13 +373,13 @@ func (c *Catalog) Pull(w Want, maxBytes int) []Delta {
 	case order > 0:
 		w.From = 0
 	}
-	if w.From >= h.watermark {
+	if w.From >= h.watermark && !w.Whole || w.Whole && h.doubted {
 		return nil
 	}
 	d := Delta{Origin: h.id, Epoch: h.epoch, Nonce: h.nonce, Base: h.base, From: w.From}
 	// Rule 3: the tombstones below the floor are gone, so an increment would
 	// leave removed records standing.
-	if w.From < h.floor && c.mutation != incrementBelowFloor {
+	if w.Whole || w.From < h.floor && c.mutation != incrementBelowFloor {
 		d.From, d.ResetTo, d.Floor = 0, h.watermark, h.floor
 	}
 	var out []Delta

@@ -43,7 +43,7 @@ type history struct {
 	shown              bool   // counts in views
 	node               record.Node
 	reset              *staging
-	doubted            bool // its content is not what it should be: a reset to where it is counts
+	doubted            bool // its content is asked for anew: a reset to the watermark counts
 }
 
 // span is the range (from, to] of sequence numbers.

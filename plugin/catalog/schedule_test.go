@@ -158,8 +158,10 @@ func (s *schedule) step() {
 		s.deliver(c, s.flying[s.rng.IntN(len(s.flying))]) // any order, again and again
 	case n < 66 && len(s.flying) > 0:
 		s.flying = slices.Delete(s.flying, 0, 1) // lost
-	case n < 76:
+	case n < 76 && (s.mutation != 0 || s.rng.IntN(4) > 0):
 		s.pull(c, cats[s.rng.IntN(len(cats))], true)
+	case n < 76:
+		s.doubt(c, cats[s.rng.IntN(len(cats))])
 	case n < 84:
 		c.Collect(s.now)
 	case n < 88:
@@ -178,6 +180,24 @@ func (s *schedule) step() {
 		s.note("generation %d", s.gen)
 	default:
 		s.clone(a)
+	}
+}
+
+// doubt lets a member ask for what it has, as if that were not right. The
+// answer comes at any time, or never.
+func (s *schedule) doubt(to, from *Catalog) {
+	heads := to.Heads()
+	if len(heads) == 0 {
+		return
+	}
+	id := heads[s.rng.IntN(len(heads))].Origin
+	if w, ok := to.Doubt(id); ok {
+		for _, d := range from.Pull(w, 1) {
+			s.send(&d)
+		}
+		if s.rng.IntN(3) == 0 {
+			to.Trust(id)
+		}
 	}
 }
 
@@ -288,6 +308,9 @@ func (s *schedule) finish() error {
 	for range 4 {
 		for _, c := range s.all() {
 			s.commit(c)
+			for _, id := range c.OriginIDs() {
+				c.Trust(id)
+			}
 		}
 		for _, a := range s.agents {
 			s.now += 1000
