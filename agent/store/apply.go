@@ -81,9 +81,10 @@ func (t *txn) run(c *command) ([]item, error) {
 
 // register creates or replaces instances, all or none.
 func (t *txn) register(c *command) ([]item, error) {
-	r := registration{t: t}
-	for i, v := range c.values {
-		if err := r.check(i, v, c.meta, len(c.values)); err != nil {
+	r := &t.reg
+	r.begin(t)
+	for i := range c.values {
+		if err := r.check(i, c); err != nil {
 			return nil, err
 		}
 	}
@@ -98,23 +99,29 @@ func (t *txn) register(c *command) ([]item, error) {
 	return r.write(), nil
 }
 
-// registration checks a batch of instances before any of it is written.
+// registration checks a batch of instances before any of it is written. It is
+// used for one batch after the other, so that its memory is.
 type registration struct {
 	t        *txn
 	rows     []row
 	services []touched
 	created  int
 	bytes    int64
-	buf      []byte // for encodings, reused
+	buf      []byte // for encodings
+}
+
+func (r *registration) begin(t *txn) {
+	r.t, r.rows, r.services, r.created, r.bytes = t, r.rows[:0], r.services[:0], 0, 0
 }
 
 // row is one instance of the batch.
 type row struct {
-	in         record.Instance
+	id, host   string
 	key        record.Key
 	value      string
 	old        record.Entry
 	wasExpires int64
+	expires    int64
 	exists     bool
 	unchanged  bool
 }
@@ -128,35 +135,33 @@ type touched struct {
 	rows    []int
 }
 
-func (r *registration) check(i int, value string, m Meta, n int) error {
+func (r *registration) check(i int, c *command) error {
 	at := ""
-	if n > 1 {
+	if len(c.values) > 1 {
 		at = fmt.Sprintf("[%d].", i)
 	}
-	in, err := record.DecodeInstance(value)
+	in, err := c.instance(i)
 	if err != nil {
 		return refuse(ErrInvalid, "%sinstance: %v", at, err)
 	}
-	w := row{in: in, key: record.InstanceKey(in.Service, in.ID)}
+	w := row{id: in.ID, host: in.Host, expires: in.Expires, key: record.InstanceKey(in.Service, in.ID)}
 	w.old, w.exists = r.t.get(w.key)
-	if m.IfMatch != nil {
-		if err := match(m, fmt.Sprintf("%sinstance %s of %s", at, in.ID, in.Service), w.old.Index); err != nil {
+	if c.meta.IfMatch != nil {
+		if err := match(c.meta, fmt.Sprintf("%sinstance %s of %s", at, in.ID, in.Service), w.old.Index); err != nil {
 			return err
 		}
 	}
-	w.in.Registered = r.t.s.now
 	if w.exists {
-		old, err := record.DecodeInstance(w.old.Value)
-		if err == nil {
-			w.wasExpires = old.Expires
-			w.in.Registered = old.Registered
-			r.buf = w.in.Append(r.buf[:0])
-			w.unchanged = string(r.buf) == w.old.Value
-			w.in.Registered = r.t.s.now
-		}
+		w.key = w.old.Key // the state need not hold another copy
+		in.Registered, w.wasExpires = lifetime(w.old.Value)
+		r.buf = in.Append(r.buf[:0])
+		w.unchanged = string(r.buf) == w.old.Value
 	}
-	r.buf = w.in.Append(r.buf[:0])
-	w.value = string(r.buf)
+	in.Registered = r.t.s.now
+	r.buf = in.Append(r.buf[:0])
+	if !r.t.dry {
+		w.value = string(r.buf)
+	}
 
 	s, err := r.service(at, in.Service)
 	if err != nil {
@@ -165,12 +170,9 @@ func (r *registration) check(i int, value string, m Meta, n int) error {
 	label := in.Label()
 	if j := slices.Index(s.labels, label); j >= 0 {
 		return refuse(ErrConflict, "%sid: %q has the host label %s, like %q of the same batch; give each instance its own id",
-			at, in.ID, label, r.rows[s.rows[j]].in.ID)
+			at, in.ID, label, r.rows[s.rows[j]].id)
 	}
-	for _, id := range idsOfLabel(label) {
-		if id == in.ID {
-			continue
-		}
+	for _, id := range idsOfLabel(label, in.ID) {
 		if _, ok := r.t.get(record.InstanceKey(in.Service, id)); ok {
 			return refuse(ErrConflict, "%sid: %q has the host label %s, like the registered %q; use that id, or another label",
 				at, in.ID, label, id)
@@ -183,15 +185,38 @@ func (r *registration) check(i int, value string, m Meta, n int) error {
 		r.created++
 		r.bytes += int64(len(w.key))
 	}
-	r.bytes += int64(len(w.value) - len(w.old.Value))
+	r.bytes += int64(len(r.buf) - len(w.old.Value))
 	r.rows = append(r.rows, w)
 	return nil
 }
 
+// Fields of an encoded instance.
+const (
+	fieldRegistered = 15
+	fieldExpires    = 16
+)
+
+// lifetime returns when a committed instance was registered, and when it
+// expires. It is record.DecodeInstance without what takes time.
+func lifetime(value string) (registered, expires int64) {
+	_ = eachField(value, func(f field) error { // what is committed was encoded here
+		switch f.id {
+		case fieldRegistered:
+			registered = int64(f.num)
+		case fieldExpires:
+			expires = int64(f.num)
+		}
+		return nil
+	})
+	return registered, expires
+}
+
 // service returns the batch's notes on a service, and refuses one of another class.
 func (r *registration) service(at, name string) (*touched, error) {
-	if i := slices.IndexFunc(r.services, func(s touched) bool { return s.name == name }); i >= 0 {
-		return &r.services[i], nil
+	for i := range r.services {
+		if r.services[i].name == name {
+			return &r.services[i], nil
+		}
 	}
 	e, ok := r.t.get(record.ServiceKey(name))
 	if ok {
@@ -199,8 +224,11 @@ func (r *registration) service(at, name string) (*touched, error) {
 			return nil, refuse(ErrConflict, "%sservice: %q is %s; register the instance there, or make the service critical first", at, name, s.Class)
 		}
 	}
-	r.services = append(r.services, touched{name: name, exists: ok})
-	return &r.services[len(r.services)-1], nil
+	n := len(r.services)
+	r.services = slices.Grow(r.services, 1)[:n+1]
+	s := &r.services[n]
+	*s = touched{name: name, exists: ok, labels: s.labels[:0], rows: s.rows[:0]}
+	return s, nil
 }
 
 // checkService refuses a host (a CNAME, which tolerates no other record,
@@ -211,8 +239,8 @@ func (r *registration) checkService(s *touched) error {
 		return nil
 	}
 	for _, i := range s.rows {
-		if r.rows[i].in.Host != "" {
-			return refuse(ErrConflict, "host: %q must be the only instance of %s; remove the others first", r.rows[i].in.Host, s.name)
+		if host := r.rows[i].host; host != "" {
+			return refuse(ErrConflict, "host: %q must be the only instance of %s; remove the others first", host, s.name)
 		}
 	}
 	if stat.instances != 1 {
@@ -229,30 +257,41 @@ func (r *registration) checkService(s *touched) error {
 }
 
 func (r *registration) write() []item {
-	for _, s := range r.services {
-		if !s.exists && !r.t.dry {
+	for i := range r.services {
+		if s := &r.services[i]; !s.exists && !r.t.dry {
 			rec := record.Service{Name: s.name, Class: record.ClassCritical}
 			r.t.put(record.ServiceKey(s.name), string(rec.Append(nil)), 0, 0)
 		}
 	}
 	items := make([]item, len(r.rows))
-	for i, w := range r.rows {
+	for i := range r.rows {
+		w := &r.rows[i]
 		if w.unchanged {
 			items[i] = item{index: w.old.Index}
 			continue
 		}
 		if !r.t.dry {
-			r.t.put(w.key, w.value, w.wasExpires, w.in.Expires)
+			r.t.put(w.key, w.value, w.wasExpires, w.expires)
 		}
 		items[i] = item{created: !w.exists, changed: true, index: r.t.s.pos.Index}
 	}
 	return items
 }
 
-// idsOfLabel returns the canonical instance ids whose host label is label.
-func idsOfLabel(label string) []string {
-	ids := []string{label}
+// idsOfLabel returns the canonical instance ids other than one whose host
+// label is label.
+func idsOfLabel(label, but string) []string {
+	var ids []string
+	if label != but {
+		ids = append(ids, label)
+	}
+	if len(label) != 32 && !strings.Contains(label, "-") {
+		return ids // not of an address
+	}
 	try := func(id string) {
+		if id == but {
+			return
+		}
 		if c, err := record.CanonicalID("id", id); err == nil && c == id && record.HostLabel(id) == label {
 			ids = append(ids, id)
 		}

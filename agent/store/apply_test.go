@@ -340,3 +340,20 @@ func TestTombstonesAreBounded(t *testing.T) {
 		t.Error("Since of another generation claims to know")
 	}
 }
+
+// What is read of a committed instance without decoding it is what decoding
+// gives.
+func TestLifetime(t *testing.T) {
+	in := instance("a", "10.0.0.1")
+	in.Tags, in.Meta, in.TTL = []string{"blue"}, []record.Pair{{Key: "k", Value: "v"}}, 5e9
+	for _, times := range [][2]int64{{0, 0}, {1, 0}, {0, 2}, {1_700_000_000_000, 4_102_444_800_000}} {
+		in.Registered, in.Expires = times[0], times[1]
+		want, err := record.DecodeInstance(encoded(in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if registered, expires := lifetime(encoded(in)); registered != want.Registered || expires != want.Expires || expires != times[1] {
+			t.Errorf("%v: got %d and %d", times, registered, expires)
+		}
+	}
+}

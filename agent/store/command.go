@@ -2,6 +2,7 @@ package store
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 
 	"github.com/fluid-sd/fluid/plugin/record"
@@ -88,8 +89,10 @@ type command struct {
 	op     op
 	meta   Meta
 	values []string // encoded records
-	target string   // service, overlay id, fence key, server or member id
-	id     string   // instance id
+	// instances are those that values encode; nil if they are not known.
+	instances []record.Instance
+	target    string // service, overlay id, fence key, server or member id
+	id        string // instance id
 }
 
 func (c *command) append(b []byte) []byte {
@@ -114,6 +117,14 @@ func (c *command) appendBody(b []byte) []byte {
 	}
 	b = record.AppendString(b, 7, c.target)
 	return record.AppendString(b, 8, c.id)
+}
+
+// instance returns the ith value of a register.
+func (c *command) instance(i int) (record.Instance, error) {
+	if c.instances != nil {
+		return c.instances[i], nil
+	}
+	return record.DecodeInstance(c.values[i])
 }
 
 // scopedKey returns the idempotency key with its principal, "" if there is none.
@@ -191,6 +202,15 @@ func (e *logEntry) append(b []byte) []byte {
 		b = record.AppendElem(b, 4, c)
 	}
 	return b
+}
+
+// room returns at least as many bytes as append needs.
+func (e *logEntry) room() int {
+	n := entryOverhead
+	for _, c := range e.commands {
+		n += 1 + binary.MaxVarintLen32 + len(c)
+	}
+	return n
 }
 
 func decodeEntry(s string) (logEntry, error) {

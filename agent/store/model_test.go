@@ -161,7 +161,7 @@ func TestLabelsFindTheirIDs(t *testing.T) {
 		case 3:
 			id = rapid.StringMatching(`[0-9a-f]{32}(-[0-9]{1,5})?`).Draw(t, "like v6")
 		}
-		ids := idsOfLabel(record.HostLabel(id))
+		ids := idsOfLabel(record.HostLabel(id), "")
 		if !slices.Contains(ids, id) {
 			t.Fatalf("%q has label %q, whose ids are %q", id, record.HostLabel(id), ids)
 		}

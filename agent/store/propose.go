@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -11,11 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxInFlight is how many entries Raft may work on at once. While it works on
-// that many, further commands gather into the next entry: a lone writer waits
-// for nobody, and many writers share an fsync and a message. Two keep Raft busy;
-// more make entries small.
-const maxInFlight = 2
+// While Raft works on an entry, further commands gather into the next one: a
+// lone writer waits for nobody, and many writers share an fsync and a message.
+// Once manyCommands have gathered, they need not wait for the entry before;
+// there are at most maxInFlight at once.
+const (
+	maxInFlight  = 2
+	manyCommands = 256
+)
 
 // maxCoalesced bounds the commands, maxCoalescedBytes the bytes that are
 // gathered into one entry.
@@ -51,7 +56,8 @@ func (s *Store) propose(ctx context.Context, c *command) (outcome, error) {
 	if err := s.allowed(c.op); err != nil {
 		return outcome{}, err
 	}
-	raw := string(c.append(nil))
+	var buf [512]byte
+	raw := string(c.append(buf[:0]))
 	if len(raw) > MaxEntry-entryOverhead {
 		return outcome{}, refuse(ErrTooLarge, "request: %d bytes exceed the limit of %d; split it", len(raw), MaxEntry-entryOverhead)
 	}
@@ -59,11 +65,7 @@ func (s *Store) propose(ctx context.Context, c *command) (outcome, error) {
 	if s.cfg.single {
 		s.submit([]*proposal{p}, func() {})
 	} else {
-		select {
-		case s.queue <- p:
-		case <-ctx.Done():
-			return outcome{}, fmt.Errorf("%w: %w before the write could start", ErrUnavailable, ctx.Err())
-		case <-s.ctx.Done():
+		if !s.queue.add(p) {
 			return outcome{}, fmt.Errorf("%w: %w", ErrUnavailable, ErrClosed)
 		}
 	}
@@ -78,52 +80,115 @@ func (s *Store) propose(ctx context.Context, c *command) (outcome, error) {
 	}
 }
 
+// proposals are those that wait for an entry.
+type proposals struct {
+	news chan struct{} // holds one when next may have something to give
+
+	mu     sync.Mutex // guards what follows
+	list   []*proposal
+	size   int // bytes of the commands
+	flying int // entries that Raft works on
+	closed bool
+}
+
+func newProposals() *proposals { return &proposals{news: make(chan struct{}, 1)} }
+
+// poke makes proposeLoop look.
+func (q *proposals) poke() {
+	select {
+	case q.news <- struct{}{}:
+	default:
+	}
+}
+
+// add puts a proposal at the end, and reports false if nobody takes it any more.
+func (q *proposals) add(p *proposal) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return false
+	}
+	q.list, q.size = append(q.list, p), q.size+len(p.raw)
+	if q.ready() {
+		q.poke()
+	}
+	return true
+}
+
+// ready reports whether it is time for another entry.
+func (q *proposals) ready() bool {
+	switch {
+	case len(q.list) == 0 || q.flying >= maxInFlight:
+		return false
+	case q.flying > 0:
+		return len(q.list) >= manyCommands || q.size >= maxCoalescedBytes
+	}
+	return true
+}
+
+// waiting returns how many proposals wait, 0 if it is not time for an entry.
+func (q *proposals) waiting() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.ready() {
+		return 0
+	}
+	return len(q.list)
+}
+
+// next takes what goes into the next entry. The caller calls landed when Raft
+// has decided it.
+func (q *proposals) next() []*proposal {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.ready() {
+		return nil
+	}
+	n, bytes := 0, 0
+	for n < len(q.list) && n < maxCoalesced && (n == 0 || bytes+len(q.list[n].raw) <= maxCoalescedBytes) {
+		bytes += len(q.list[n].raw)
+		n++
+	}
+	batch := q.list[:n:n]
+	q.list, q.size = append([]*proposal(nil), q.list[n:]...), q.size-bytes
+	q.flying++
+	return batch
+}
+
+func (q *proposals) landed() {
+	q.mu.Lock()
+	q.flying--
+	q.mu.Unlock()
+	q.poke()
+}
+
+// end returns what waits, and lets nothing else in.
+func (q *proposals) end() []*proposal {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	return q.list
+}
+
 // proposeLoop gathers commands into entries.
 func (s *Store) proposeLoop() {
-	var waiting []*proposal
-	size := 0
-	add := func(p *proposal) { waiting, size = append(waiting, p), size+len(p.raw) }
 	for {
-		if len(waiting) == 0 {
-			select {
-			case p := <-s.queue:
-				add(p)
-			case <-s.ctx.Done():
-				return
-			}
-		}
-		queue := s.queue
-		if len(waiting) >= maxCoalesced || size >= maxCoalescedBytes {
-			queue = nil
-		}
 		select {
-		case p := <-queue:
-			add(p)
-			continue
+		case <-s.queue.news:
 		case <-s.ctx.Done():
-			for _, p := range waiting {
-				p.done <- proposed{err: fmt.Errorf("%w: %w", ErrUnavailable, ErrClosed)}
-			}
+			answer(s.queue.end(), nil, fmt.Errorf("%w: %w", ErrUnavailable, ErrClosed))
 			return
-		default:
 		}
-		select {
-		case p := <-queue:
-			add(p)
-			continue
-		case s.slots <- struct{}{}:
-		case <-s.ctx.Done():
-			continue
+		// Writers that have just been answered are about to ask again. Let those
+		// go first who can go now, else the first of them gets an entry of its own.
+		for n, again := 0, s.queue.waiting(); again > n; {
+			n = again
+			runtime.Gosched()
+			again = s.queue.waiting()
 		}
-		n, bytes := 0, 0
-		for n < len(waiting) && (n == 0 || bytes+len(waiting[n].raw) <= maxCoalescedBytes) {
-			bytes += len(waiting[n].raw)
-			n++
+		for batch := s.queue.next(); batch != nil; batch = s.queue.next() {
+			s.submit(batch, s.queue.landed)
 		}
-		batch := append([]*proposal(nil), waiting[:n]...)
-		waiting = append(waiting[:0], waiting[n:]...)
-		size -= bytes
-		s.submit(batch, func() { <-s.slots })
 	}
 }
 
@@ -151,7 +216,7 @@ func (s *Store) submit(batch []*proposal, free func()) {
 		answer(kept, nil, fmt.Errorf("%w: raft is stopping", ErrUnavailable))
 		return
 	}
-	f := s.node().Apply(e.append(nil), s.cfg.WriteTimeout)
+	f := s.node().Apply(e.append(make([]byte, 0, e.room())), s.cfg.WriteTimeout)
 	go func() {
 		response, err := s.committed(f, kept)
 		s.gate.leave()

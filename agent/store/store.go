@@ -28,11 +28,11 @@ type Store struct {
 	fsm   *fsm
 	audit *auditLog // nil if there is none
 
-	leaderCh chan bool
-	leading  atomic.Bool // the leader, and the cluster is made
-	queue    chan *proposal
-	slots    chan struct{} // one per entry that Raft works on
-	roomAt   atomic.Int64  // when the disk last had room, in ns since the Unix epoch
+	leaderCh   chan bool
+	leading    atomic.Bool // the leader, and the cluster is made
+	queue      *proposals
+	rehearsals sync.Pool    // of *txn
+	roomAt     atomic.Int64 // when the disk last had room, in ns since the Unix epoch
 
 	// What acknowledged writes and linearizable reads rest on. Tests replace
 	// them with wrong ones and see that they are found out.
@@ -54,7 +54,7 @@ type Store struct {
 func newStore(cfg Config, d *disk, p *peers) *Store {
 	s := &Store{
 		cfg: cfg, log: cfg.Logger, disk: d, peers: p, fsm: newFSM(),
-		leaderCh: make(chan bool, 16), queue: make(chan *proposal), slots: make(chan struct{}, maxInFlight),
+		leaderCh: make(chan bool, 16), queue: newProposals(),
 		stopped: make(chan struct{}), changing: newLock(), starting: newLock(),
 	}
 	s.writes = writes{timeout: cfg.WriteTimeout, execute: s.execute}

@@ -223,7 +223,7 @@ func (e *edit[V]) drop(key string) (old V, ok bool) {
 		e.id = edits.Add(1)
 	}
 	var up **branch[V] // of the parent
-	var i int        // place among its edges
+	var i int          // place among its edges
 	at, rest := &e.root, key
 	n := e.own(at)
 	for rest = rest[len(n.prefix):]; rest != ""; rest = rest[len(n.prefix):] {

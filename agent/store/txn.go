@@ -40,6 +40,8 @@ type txn struct {
 	keyAges  edit[struct{}]
 	servers  edit[ServerInfo]
 	members  edit[Member]
+
+	reg registration
 }
 
 // quota bounds the live instances and their bytes; 0 is no bound. The leader
@@ -47,10 +49,17 @@ type txn struct {
 type quota struct{ instances, bytes uint64 }
 
 func (s *state) txn() *txn {
-	return &txn{
+	t := &txn{}
+	t.reset(s)
+	return t
+}
+
+// reset starts anew, with the memory of an earlier transaction.
+func (t *txn) reset(s *state) {
+	*t = txn{
 		s: *s, entries: s.entries.edit(), tombs: s.tombs.edit(), tombOf: s.tombOf.edit(),
 		expiry: s.expiry.edit(), services: s.services.edit(), keys: s.keys.edit(), keyAges: s.keyAges.edit(),
-		servers: s.servers.edit(), members: s.members.edit(),
+		servers: s.servers.edit(), members: s.members.edit(), reg: t.reg,
 	}
 }
 

@@ -44,7 +44,8 @@ func (w *writes) Register(ctx context.Context, m Meta, ins []record.Instance) ([
 	case len(ins) > 1 && m.IfMatch != nil:
 		return nil, refuse(ErrInvalid, "If-Match: it is given with %d instances; register one at a time", len(ins))
 	}
-	c := &command{op: opRegister, meta: m, values: make([]string, len(ins))}
+	c := &command{op: opRegister, meta: m, values: make([]string, len(ins)), instances: make([]record.Instance, len(ins))}
+	var buf [256]byte
 	out := make([]Result, len(ins))
 	now := time.Now().UnixMilli()
 	for i := range ins {
@@ -57,7 +58,7 @@ func (w *writes) Register(ctx context.Context, m Meta, ins []record.Instance) ([
 			return nil, inBatch(i, len(ins), err)
 		}
 		in.Registered = 0
-		c.values[i] = string(in.Append(nil))
+		c.values[i], c.instances[i] = string(in.Append(buf[:0])), in
 		out[i] = Result{Service: in.Service, ID: in.ID}
 	}
 	return w.write(ctx, c, out)
@@ -182,10 +183,18 @@ func (w *writes) write(ctx context.Context, c *command, out []Result) ([]Result,
 // changes nothing.
 func (s *Store) rehearse(c *command) (o outcome, idle bool) {
 	st := s.fsm.current.Load()
-	t := st.txn()
+	t, ok := s.rehearsals.Get().(*txn)
+	if !ok {
+		t = &txn{}
+	}
+	defer s.rehearsals.Put(t)
+	t.reset(st)
 	t.dry = true
 	t.begin(st.pos.Index, &logEntry{time: time.Now().UnixMilli(), maxInstances: s.cfg.MaxInstances, maxBytes: s.cfg.MaxBytes})
-	_, repeated := t.keys.get(c.scopedKey())
+	repeated := false
+	if key := c.scopedKey(); key != "" {
+		_, repeated = t.keys.get(key)
+	}
 	o = t.apply(c)
 	if o.err != nil || repeated {
 		return o, true
