@@ -45,6 +45,11 @@ type Agent struct {
 	mesh   atomic.Pointer[mesh.Mesh] // nil until the cluster is known, and after a leave
 	meshMu sync.Mutex                // one change of mesh or ring at a time
 	ring   *transport.Keyring        // of the mesh; nil without keys
+	met    chan struct{}             // capacity 1: the mesh met somebody, or lost him
+
+	vouched    []mesh.Report // what the mesh was told of the DNS members here; of keepRoster
+	vouchedTo  *mesh.Mesh
+	badReports atomic.Uint64 // positions that DNS members of the mesh cannot have applied
 
 	refused       atomic.Uint64          // registrations that the mesh has no room for
 	joinErr       atomic.Pointer[string] // why joining has failed so far
@@ -67,7 +72,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Agent, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, log: log, failed: make(chan error, 1), stopping: make(chan struct{})}
+	a := &Agent{cfg: cfg, log: log, failed: make(chan error, 1), stopping: make(chan struct{}), met: make(chan struct{}, 1)}
 	if err := a.start(ctx); err != nil {
 		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()

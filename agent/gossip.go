@@ -67,6 +67,12 @@ func (a *Agent) openMesh() (mesh.Mesh, error) {
 		Impl: mesh.Impl(g.Impl), ID: a.meshID(), Name: a.memberName(), Role: mesh.RoleAgent,
 		Zone: a.cfg.Zone, Replica: a.view, Cluster: a.store.State().ClusterID(),
 		Bind: g.Bind, Advertise: g.Advertise, Seeds: g.Seeds, Label: g.Label, Keys: keyBytes(a.ring),
+		OnMember: func(mesh.Member) {
+			select {
+			case a.met <- struct{}{}:
+			default:
+			}
+		},
 		Compression: g.Compression, Insecure: a.cfg.Insecure, Logger: a.log.With("part", "mesh"),
 	}
 	for _, s := range g.Allow {

@@ -41,11 +41,14 @@ func (a *Agent) registerMetrics(reg prometheus.Registerer) error {
 		Namespace: "fluid", Name: "build_info", Help: "1, with the version.",
 		ConstLabels: prometheus.Labels{"version": record.Version},
 	}, func() float64 { return 1 })
+	bad := prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Namespace: "fluid", Subsystem: "gossip", Name: "bad_acks_total", Help: "Positions above the known commit that members of the mesh reported as applied.",
+	}, func() float64 { return float64(a.badReports.Load()) })
 	state := func(f func(store.State) float64) func() float64 {
 		return func() float64 { return f(a.store.State()) }
 	}
 	for _, c := range append(append(a.connectionMetrics(), a.limitMetrics()...),
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info, bad,
 		gauge("applied_index", "Raft index that is applied.", state(func(s store.State) float64 { return float64(s.Position().Index) })),
 		gauge("generation", "Generation that the index counts in.", state(func(s store.State) float64 { return float64(s.Position().Generation) })),
 		gauge("instances", "Committed instances.", state(func(s store.State) float64 { return float64(s.Instances()) })),

@@ -10,18 +10,29 @@ import (
 	"github.com/fluid-sd/fluid/agent/api"
 	"github.com/fluid-sd/fluid/agent/store"
 	"github.com/fluid-sd/fluid/plugin/feed"
+	"github.com/fluid-sd/fluid/plugin/mesh"
 	"github.com/fluid-sd/fluid/plugin/record"
 )
 
-// rosterPause is how long to wait before a member that could not be committed
-// to the roster is tried again.
-const rosterPause = time.Second
+const (
+	// rosterPause is how long to wait before a member that could not be committed
+	// to the roster is tried again, and how often the mesh is looked at.
+	rosterPause = time.Second
+	// rosterGrace is how long the leader alone commits members that the mesh
+	// brought: it may be in another mesh, or none.
+	rosterGrace = 5 * time.Second
+)
 
-// keepRoster commits DNS members to the roster when they are first seen at
-// this agent's socket, until ctx ends.
+// keepRoster commits DNS members to the roster when they are first seen, at
+// this agent's socket or in the mesh, and takes off it those that left the
+// mesh, until ctx ends.
 func (a *Agent) keepRoster(ctx context.Context) {
+	look := time.NewTicker(rosterPause)
+	defer look.Stop()
+	seen := sightings{missed: map[string]time.Time{}, gone: map[string]time.Time{}}
 	for {
 		members, changed := a.feed.Members()
+		a.vouchFor(members)
 		var missing []store.Member
 		st := a.store.State()
 		for _, m := range members {
@@ -29,17 +40,87 @@ func (a *Agent) keepRoster(ctx context.Context) {
 				missing = append(missing, store.Member{ID: m.ID, Name: memberName(m)})
 			}
 		}
-		var retry <-chan time.Time
-		if len(missing) > 0 && a.store.PutMembers(ctx, store.Meta{Principal: "agent:" + a.cfg.RaftID()}, missing) != nil {
-			retry = time.After(rosterPause) // no quorum; the write waits for one by itself
+		met, left := a.strangers(st, members, &seen)
+		meta := store.Meta{Principal: "agent:" + a.cfg.RaftID()}
+		// Without a quorum the writes wait for one by themselves.
+		if missing = append(missing, met...); len(missing) > 0 && a.store.PutMembers(ctx, meta, missing) != nil {
+			changed = nil // not again at once
+		}
+		for _, id := range left {
+			if err := a.store.ForgetMember(ctx, meta, id); err != nil {
+				delete(seen.gone, id)
+				continue
+			}
+			a.log.Info("a DNS member left the mesh and is off the roster", "member", id)
 		}
 		select {
 		case <-changed:
-		case <-retry:
+		case <-a.met:
+		case <-look.C:
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// vouchFor makes this agent answer in the mesh for the DNS members at its
+// socket.
+func (a *Agent) vouchFor(members []feed.Member) {
+	p := a.mesh.Load()
+	if p == nil {
+		return
+	}
+	reports := []mesh.Report{}
+	for _, m := range members {
+		if m.Connected {
+			reports = append(reports, mesh.Report{ID: m.ID, Applied: m.Applied, TTL: m.ClientTTL})
+		}
+	}
+	if !slices.Equal(reports, a.vouched) || p != a.vouchedTo {
+		a.vouched, a.vouchedTo = reports, p
+		(*p).Report(reports)
+	}
+}
+
+// sightings is what keepRoster remembers of the DNS members of the mesh.
+type sightings struct {
+	missed map[string]time.Time // since when the roster lacks one
+	gone   map[string]time.Time // when one left that was taken off for it
+}
+
+// strangers returns the DNS members of the mesh that the roster lacks, and
+// those of the roster that said goodbye to the mesh. Only the leader takes
+// members off, each once: it may be back without gossip.
+func (a *Agent) strangers(st store.State, here []feed.Member, seen *sightings) (met []store.Member, left []string) {
+	p := a.mesh.Load()
+	if p == nil {
+		return nil, nil
+	}
+	leads := a.store.IsLeader()
+	for _, m := range (*p).Members() {
+		if m.Role != mesh.RoleDNS {
+			continue
+		}
+		_, listed := st.Member(m.ID)
+		connected := slices.ContainsFunc(here, func(f feed.Member) bool { return f.ID == m.ID && f.Connected })
+		switch {
+		case m.State == mesh.Alive && !listed:
+			first, ok := seen.missed[m.ID]
+			if !ok {
+				first = time.Now()
+				seen.missed[m.ID] = first
+			}
+			if leads || time.Since(first) > rosterGrace {
+				met = append(met, store.Member{ID: m.ID, Name: cmp.Or(m.Name, m.ID)})
+			}
+			continue
+		case m.State == mesh.Left && listed && leads && !connected && seen.gone[m.ID] != m.Since:
+			seen.gone[m.ID] = m.Since
+			left = append(left, m.ID)
+		}
+		delete(seen.missed, m.ID)
+	}
+	return met, left
 }
 
 func memberName(m feed.Member) string { return cmp.Or(m.Name, m.ID) }
@@ -71,66 +152,6 @@ func (a *Agent) local(ctx context.Context, pos record.Position) api.Applied {
 	}
 }
 
-// everywhere asks every agent of the cluster at once about the DNS members at
-// its socket, and compares with the roster. A member of the roster that no
-// agent vouches for lags: it may be answering from its memory.
-func (a *Agent) everywhere(ctx context.Context, pos record.Position) api.Spread {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		deadline = time.Now().Add(joinTimeout)
-	}
-	servers, self := a.store.Servers(), a.store.ServerID()
-	results := make(chan api.Applied, len(servers))
-	for _, sv := range servers {
-		go func() {
-			if sv.ID == self {
-				results <- a.local(ctx, pos)
-				return
-			}
-			var got api.Applied
-			if c, err := a.peers.to(sv.HTTP); err == nil {
-				// The other agent answers a little before the time is up here. One
-				// that does not answer vouches for nobody.
-				got, _ = c.Applied(ctx, pos, max(time.Until(deadline)*9/10, time.Millisecond))
-			}
-			results <- got
-		}()
-	}
-	seen := map[string]api.AppliedMember{}
-	var ttl time.Duration
-	for range servers {
-		for _, m := range (<-results).Members {
-			if d, err := time.ParseDuration(m.ClientTTL); err == nil {
-				ttl = max(ttl, d)
-			}
-			if old, ok := seen[m.ID]; !ok || m.Applied && !old.Applied || m.Connected && !old.Connected {
-				m.Applied = m.Applied || old.Applied
-				seen[m.ID] = m
-			}
-		}
-	}
-	out := api.Spread{ClientTTL: ttl.String()}
-	for m := range a.store.State().Members() {
-		if _, ok := seen[m.ID]; !ok {
-			seen[m.ID] = api.AppliedMember{ID: m.ID, Name: cmp.Or(m.Name, m.ID)}
-		}
-	}
-	for _, m := range seen {
-		switch {
-		case m.Applied:
-		case m.Connected:
-			out.Lagging = append(out.Lagging, m.Name)
-		default:
-			if _, ok := a.store.State().Member(m.ID); ok { // not one that was forgotten
-				out.Lagging = append(out.Lagging, m.Name+" (unreachable)")
-			}
-		}
-	}
-	slices.Sort(out.Lagging)
-	out.Everywhere = len(out.Lagging) == 0
-	return out
-}
-
 // members describes the agents of the cluster and the DNS members of the
 // roster, for the HTTP interface. Of DNS members at other agents only the
 // roster is known here.
@@ -158,7 +179,9 @@ func (a *Agent) members() []api.Member {
 			Name: memberName(m), ID: m.ID, Role: "dns", State: state, Zone: a.cfg.Zone, Host: a.cfg.NodeName(), AppliedIndex: m.Applied.Index,
 		})
 	}
+	applied := a.appliedInMesh()
 	for _, m := range a.meshMembers() {
+		m.AppliedIndex = applied[m.ID].Index
 		if after, ok := strings.CutPrefix(m.ID, "agent-"); ok { // listed as a server; here is its gossip address
 			m.ID = after
 			out = slices.DeleteFunc(out, func(o api.Member) bool { return o.ID == m.ID })
