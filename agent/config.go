@@ -115,6 +115,9 @@ func Default() Config {
 	}
 }
 
+// exampleAddr is an address of each part, by the first word of its key.
+var exampleAddr = map[string]string{"http": DefaultHTTPBind, "raft": DefaultRaftBind, "gossip": DefaultGossipBind}
+
 // ConfigError reports one setting that cannot be used.
 type ConfigError struct {
 	Key     string // the YAML key
@@ -164,7 +167,15 @@ func (c *Config) Validate() error {
 			continue
 		}
 		if err := checkHostPort(addr); err != nil {
-			bad(key, addr, "is not an address: "+err.Error(), "use HOST:PORT, for example 127.0.0.1:18080")
+			bad(key, addr, "is not an address: "+err.Error(), "use HOST:PORT, for example "+exampleAddr[key[:strings.IndexByte(key, '_')]])
+		}
+	}
+	for i, seed := range c.Gossip.Seeds {
+		if _, err := netip.ParseAddr(seed); err == nil || !strings.Contains(seed, ":") {
+			continue // without a port
+		}
+		if err := checkHostPort(seed); err != nil {
+			bad(fmt.Sprintf("gossip_seeds[%d]", i), seed, "is not an address: "+err.Error(), "use HOST:PORT, for example 10.0.0.1:7946")
 		}
 	}
 	if u := c.Raft.JoinURL; u != "" {
@@ -238,19 +249,19 @@ func (c *Config) validateSecurity() []error {
 	if c.Insecure {
 		return errs
 	}
-	if c.HTTPBind != "" && !isLoopback(c.HTTPBind) && (c.TLSCertFile == "" || c.Token == "") {
+	if reachable(c.HTTPBind) && (c.TLSCertFile == "" || c.Token == "") {
 		errs = append(errs, &ConfigError{
 			"http_bind", c.HTTPBind, "can be reached from other hosts",
 			"set tls_cert_file, tls_key_file and token_file, or bind to 127.0.0.1, or accept it with --insecure",
 		})
 	}
-	if c.Raft.Bind != "" && !isLoopback(c.Raft.Bind) && !raftTLS {
+	if reachable(c.Raft.Bind) && !raftTLS {
 		errs = append(errs, &ConfigError{
 			"raft_bind", c.Raft.Bind, "can be reached from other hosts",
 			"set raft_tls_cert_file, raft_tls_key_file and raft_tls_ca_file, or bind to 127.0.0.1, or accept it with --insecure",
 		})
 	}
-	if c.Gossip.Bind != "" && !isLoopback(c.Gossip.Bind) && c.Gossip.KeyHex == "" && c.Gossip.Impl != "inmemory" {
+	if reachable(c.Gossip.Bind) && c.Gossip.KeyHex == "" && c.Gossip.Impl != "inmemory" {
 		errs = append(errs, &ConfigError{
 			"gossip_bind", c.Gossip.Bind, "can be reached from other hosts",
 			"set gossip_key_hex_file, or bind to 127.0.0.1, or accept it with --insecure",
@@ -353,6 +364,12 @@ func checkHostPort(addr string) error {
 func isUnspecified(host string) bool {
 	a, err := netip.ParseAddr(host)
 	return host == "" || err == nil && a.IsUnspecified()
+}
+
+// reachable reports whether other hosts can reach addr; of what is no address
+// that is no question.
+func reachable(addr string) bool {
+	return addr != "" && checkHostPort(addr) == nil && !isLoopback(addr)
 }
 
 // isLoopback reports whether only this host can reach addr. A name other than

@@ -29,7 +29,7 @@ import (
 var secrets = []string{"token", "gossip_key_hex", "raft_join_secret"}
 
 // otherEnv are variables with our prefixes that are not settings of the agent.
-var otherEnv = []string{"FLUID_CONFIG", "FLUID_ADDR"}
+var otherEnv = []string{"FLUID_CONFIG", "FLUID_ADDR", "FLUID_DNS", "FLUID_DNS_ZONE"}
 
 var usage = map[string]string{
 	"node":                          "name of this node (default: first label of the host name)",
@@ -44,24 +44,24 @@ var usage = map[string]string{
 	"tls_key_file":                  "key of the HTTP interface, PEM",
 	"tls_ca_file":                   "authority of other agents' certificates, PEM (default: the system's)",
 	"insecure":                      "allow addresses that other hosts can reach without keys",
-	"log_level":                     "debug, info, warn or error",
-	"log_format":                    "text or json",
-	"raft":                          "part in consensus: auto, server or client",
+	"log_level":                     "debug, info, warn or error (default: info)",
+	"log_format":                    "text or json (default: text)",
+	"raft":                          "part in consensus: auto, server or client (default: auto)",
 	"raft_bind":                     "address of consensus (default: " + DefaultRaftBind + ", or the next free port)",
 	"raft_advertise":                "address at which other servers reach raft-bind, where it differs",
 	"raft_id":                       "name of this server (default: the node's name)",
-	"raft_bootstrap":                "form a new cluster if the data directory is empty",
+	"raft_bootstrap":                "form a new cluster if the data directory is empty (default: only if nothing points to another and all addresses are loopback)",
 	"raft_join_url":                 "HTTP address of any agent of the cluster to join",
 	"raft_join_secret":              "secret that the cluster asks of new servers",
 	"raft_tls_cert_file":            "certificate of consensus, PEM",
 	"raft_tls_key_file":             "key of consensus, PEM",
 	"raft_tls_ca_file":              "authority of consensus, PEM",
-	"raft_snapshot_interval":        "how often to consider a snapshot",
-	"raft_snapshot_threshold":       "log entries that make a snapshot worth while",
+	"raft_snapshot_interval":        "how often to consider a snapshot (default: 30s)",
+	"raft_snapshot_threshold":       "log entries that make a snapshot worth while (default: 1000)",
 	"raft_snapshot_copies_dir":      "directory for copies of what is committed, which hold the cluster's key (default: none)",
-	"raft_snapshot_copies_interval": "how often to copy",
-	"raft_snapshot_copies_keep":     "copies to keep",
-	"gossip_impl":                   "mesh: inmemory, memberlist or crdt",
+	"raft_snapshot_copies_interval": "how often to copy (default: 1h)",
+	"raft_snapshot_copies_keep":     "copies to keep (default: 48)",
+	"gossip_impl":                   "mesh: inmemory, memberlist or crdt (default: inmemory)",
 	"gossip_bind":                   "address of the mesh (default: " + DefaultGossipBind + ", or the next free port)",
 	"gossip_advertise":              "address at which other members reach gossip-bind, where it differs",
 	"gossip_node":                   "name of the mesh member (default: the node's name)",
@@ -284,6 +284,11 @@ func unmarshal(ko *koanf.Koanf, types map[string]reflect.Type, cfg *Config) erro
 	var errs []error
 	for key, typ := range types {
 		if !ko.Exists(key) {
+			continue
+		}
+		if _, isText := ko.Get(key).(string); typ == reflect.TypeFor[time.Duration]() && !isText {
+			// A bare number of YAML would count nanoseconds.
+			errs = append(errs, &ConfigError{key, fmt.Sprint(ko.Get(key)), "is not " + typeName(typ), "correct or remove it"})
 			continue
 		}
 		one := koanf.New(".")

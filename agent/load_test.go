@@ -110,6 +110,7 @@ func TestLoadErrors(t *testing.T) {
 		{"nested key", "raft: {bind: x}", nil, `raft (FLUID_RAFT)`},
 		{"no YAML", "a: [", nil, "agent.yaml"},
 		{"bad duration", "", []string{"RAFT_SNAPSHOT_INTERVAL=soon"}, `raft_snapshot_interval (RAFT_SNAPSHOT_INTERVAL): "soon" is not a duration such as "30s"`},
+		{"duration without a unit", "raft_snapshot_interval: 30", nil, `raft_snapshot_interval (RAFT_SNAPSHOT_INTERVAL): "30" is not a duration such as "30s"`},
 		{"bad bool", "", []string{"RAFT_BOOTSTRAP=maybe"}, `"maybe" is not true or false`},
 		{"missing file", "", []string{"FLUID_TOKEN_FILE=/nonexistent/token"}, "token_file: open /nonexistent/token"},
 		{"empty secret", "", []string{"FLUID_TOKEN_FILE=" + empty}, "is empty"},
@@ -125,7 +126,7 @@ func TestLoadErrors(t *testing.T) {
 }
 
 func TestUnknownVariables(t *testing.T) {
-	_, got, err := load(t, "", []string{"GOSSIP_SEED=a:1", "FLUID_ADDR=http://x", "RAFT_BOOTSTRAPP=true", "HOME=/"}, nil)
+	_, got, err := load(t, "", []string{"GOSSIP_SEED=a:1", "FLUID_ADDR=http://x", "FLUID_DNS=127.0.0.1:53", "FLUID_DNS_ZONE=x", "RAFT_BOOTSTRAPP=true", "HOME=/"}, nil)
 	want := []string{
 		"unknown variable GOSSIP_SEED; did you mean GOSSIP_SEEDS?",
 		"unknown variable RAFT_BOOTSTRAPP; did you mean RAFT_BOOTSTRAP?",
@@ -147,6 +148,8 @@ func TestValidate(t *testing.T) {
 		{"capital id", func(c *agent.Config) { c.Raft.ID = "Node1" }, "raft_id"},
 		{"no port", func(c *agent.Config) { c.HTTPBind = "127.0.0.1" }, "http_bind"},
 		{"bad port", func(c *agent.Config) { c.Raft.Bind = "127.0.0.1:99999" }, "raft_bind"},
+		{"seeds", func(c *agent.Config) { c.Gossip.Seeds = []string{"a", "10.0.0.1:7946", "fd00::1", "[fd00::1]:1"} }, ""},
+		{"seed port", func(c *agent.Config) { c.Gossip.Seeds = []string{"a:7946", "b:x"} }, "gossip_seeds[1]"},
 		{"role", func(c *agent.Config) { c.Raft.Role = "leader" }, "raft"},
 		{"join URL", func(c *agent.Config) { c.Raft.JoinURL = "127.0.0.1:18080" }, "raft_join_url"},
 		{"key", func(c *agent.Config) { c.Gossip.KeyHex = "secret" }, "gossip_key_hex[0]"},

@@ -46,7 +46,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 
 func complain(w io.Writer, err error) {
 	for line := range strings.Lines(err.Error()) {
-		_, _ = fmt.Fprintln(w, "fluidctl:", strings.TrimSuffix(line, "\n"))
+		// An agent's "body.ip: ..." names a field of JSON that nobody wrote.
+		_, _ = fmt.Fprintln(w, "fluidctl:", strings.TrimPrefix(strings.TrimSuffix(line, "\n"), "body."))
 	}
 }
 

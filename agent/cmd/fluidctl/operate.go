@@ -54,10 +54,15 @@ func (c *ctl) overlayCmd(kind, use, short string) *cobra.Command {
 			return c.spread(&placed.Spread)
 		},
 	}
-	cmd.Flags().BoolVar(&wait, "wait", false, "until every DNS server has applied it; exits 3 if that takes longer than --timeout")
+	waitFlag(cmd, &wait)
 	cmd.Flags().StringVar(&o.Reason, "reason", "", "why, for those who look later")
 	cmd.Flags().StringVar(&o.Expires, "expires", "", "lift it after this long, such as 30m")
 	return cmd
+}
+
+// waitFlag adds the flag of changes that can be waited for.
+func waitFlag(cmd *cobra.Command, wait *bool) {
+	cmd.Flags().BoolVar(wait, "wait", false, "until every DNS server has applied it; exits 3 if that takes longer than --timeout")
 }
 
 // everywhere makes a write wait for every DNS server, a little less long than
@@ -82,7 +87,8 @@ func (c *ctl) spread(sp *api.Spread) error {
 }
 
 func (c *ctl) undrainCmd() *cobra.Command {
-	return &cobra.Command{
+	var wait bool
+	cmd := &cobra.Command{
 		Use: "undrain TARGET|OVERLAY", Short: "Lift every drain and eviction of a target, or one overlay by its id",
 		Args:              cobra.MatchAll(needArgs("name the target: SERVICE, SERVICE/ID, node:NAME, or an overlay's id"), cobra.ExactArgs(1)),
 		ValidArgsFunction: c.completeServices,
@@ -107,26 +113,34 @@ func (c *ctl) undrainCmd() *cobra.Command {
 					continue
 				}
 				opt := &api.WriteOptions{}
-				err := c.write(cmd.Context(), opt, func(ctx context.Context, cl *api.Client) error {
-					r, err := cl.DeleteOverlay(ctx, o.ID, opt)
-					lifted = append(lifted, r)
+				c.everywhere(opt, wait)
+				var r api.Removed
+				err := c.write(cmd.Context(), opt, func(ctx context.Context, cl *api.Client) (err error) {
+					r, err = cl.DeleteOverlay(ctx, o.ID, opt)
 					return err
 				})
 				if err != nil {
 					return fmt.Errorf("overlay %s: %w", o.ID, err)
 				}
+				lifted = append(lifted, r)
 			}
 			if len(lifted) == 0 {
 				return fmt.Errorf("nothing drains or evicts %s", args[0])
 			}
-			return printAs(c, lifted, func(w io.Writer, list []api.Removed) {
+			err = printAs(c, lifted, func(w io.Writer, list []api.Removed) {
 				row(w, "LIFTED", "INDEX")
 				for _, r := range list {
 					row(w, r.ID, r.Index)
 				}
 			})
+			if err != nil {
+				return err
+			}
+			return c.spread(lifted[len(lifted)-1].Spread) // the last one went on top of the others
 		},
 	}
+	waitFlag(cmd, &wait)
+	return cmd
 }
 
 func (c *ctl) configCmd() *cobra.Command {
@@ -168,10 +182,14 @@ func (c *ctl) configCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printAs(c, done, func(w io.Writer, r api.Registered) {
+			err = printAs(c, done, func(w io.Writer, r api.Registered) {
 				row(w, "SERVICE", "CLASS", "INDEX")
 				row(w, r.Service, r.Class, r.Index)
 			})
+			if err != nil {
+				return err
+			}
+			return c.spread(done.Spread)
 		},
 	}
 	fs := set.Flags()

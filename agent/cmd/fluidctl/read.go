@@ -153,7 +153,9 @@ func statusTable(w io.Writer, st status) {
 	row(w, "cluster", st.Raft.ClusterID)
 	checks := make([]string, 0, len(st.Ready.Checks))
 	for k := range st.Ready.Checks {
-		checks = append(checks, k)
+		if k != "leader" { // shown above
+			checks = append(checks, k)
+		}
 	}
 	slices.Sort(checks)
 	for _, k := range checks {

@@ -59,7 +59,7 @@ func (c *ctl) resolveCmd() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&server, "dns", envOr("FLUID_DNS", "127.0.0.1:1053"), "DNS server (FLUID_DNS)")
-	cmd.Flags().StringVar(&zone, "zone", envOr("FLUID_ZONE", "fluid.internal"), "zone of names without one (FLUID_ZONE)")
+	cmd.Flags().StringVar(&zone, "zone", envOr("FLUID_DNS_ZONE", "fluid.internal"), "zone of names without one (FLUID_DNS_ZONE)")
 	cmd.Flags().StringVarP(&typ, "type", "t", "A", "record type")
 	return cmd
 }

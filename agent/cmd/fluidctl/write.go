@@ -23,7 +23,7 @@ type writeFlags struct {
 
 func (f *writeFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.key, "idempotency-key", "", "name this change, so that repeating it does nothing")
-	cmd.Flags().BoolVar(&f.wait, "wait", false, "until every DNS server has applied it; exits 3 if that takes longer than --timeout")
+	waitFlag(cmd, &f.wait)
 	cmd.Flags().Int64Var(&f.ifMatch, "if-match", -1, "index that the thing to change must have; 0: it must not exist")
 }
 
