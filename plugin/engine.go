@@ -77,9 +77,9 @@ type engine struct {
 // kept is an answer in the cache, with what it takes to see that it is out of
 // date.
 type kept struct {
-	*answer.Answer
 	cell  *table.Cell[catalog.Service] // FromService
 	epoch uint64                       // FromAll
+	answer.Answer
 }
 
 func (e *engine) current(k *kept) bool {

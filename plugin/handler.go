@@ -39,7 +39,10 @@ func (f *Fluid) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	}
 	makeRoom()
 	state := request.Request{W: w, Req: r}
-	qname := state.Name()
+	qname := r.Question[0].Name
+	if !plain(qname) {
+		qname = state.Name()
+	}
 	z := f.zone(qname)
 	if z == nil {
 		return plugin.NextOrFailure(f.Name(), f.Next, ctx, w, r)
@@ -104,28 +107,26 @@ func (q *query) respond(ctx context.Context) (int, error) {
 		q.result = resultFallthrough
 		return plugin.NextOrFailure(q.Name(), q.Next, ctx, q.state.W, q.state.Req)
 	}
-	m := new(dns.Msg)
-	m.SetReply(q.state.Req)
-	m.Authoritative = true
+	m := newReply(q.state.Req)
 	if rcode, ok := q.fill(ctx, m, a); !ok {
 		q.result = resultFailed
 		return rcode, nil
 	}
 	switch {
 	case state == stale:
-		q.age(m)
+		q.age(&m.Msg)
 	case a.Stale:
-		q.explain(m, dns.ExtendedErrorCodeStaleAnswer, a.Service.Note)
+		q.explain(&m.Msg, dns.ExtendedErrorCodeStaleAnswer, a.Service.Note)
 	}
-	q.fit(m, a)
-	if err := q.state.W.WriteMsg(m); err != nil {
+	q.fit(&m.Msg, a)
+	if err := q.state.W.WriteMsg(&m.Msg); err != nil {
 		return dns.RcodeSuccess, err
 	}
 	return dns.RcodeSuccess, nil
 }
 
 // fill puts an answer into the sections of a reply.
-func (q *query) fill(ctx context.Context, m *dns.Msg, a *answer.Answer) (rcode int, ok bool) {
+func (q *query) fill(ctx context.Context, m *reply, a *answer.Answer) (rcode int, ok bool) {
 	switch {
 	case a.SOA:
 		m.Answer, m.Ns = q.zone.negative(q.zone.NegativeTTL), q.zone.NS()
@@ -138,16 +139,17 @@ func (q *query) fill(ctx context.Context, m *dns.Msg, a *answer.Answer) (rcode i
 		m.Ns = q.zone.negative(a.NegativeTTL(q.zone.Zone))
 	case q.state.Do():
 		// Signatures cover the whole set, in this order.
-		m.Answer, m.Extra, m.Ns = a.Records, a.Extra, q.zone.NS()
+		m.set(a.Records, a.Extra)
+		m.Ns = q.zone.NS()
 	default:
-		m.Answer, m.Extra = a.Draw()
+		m.set(a.Draw(m.answer[:]))
 		m.Ns = q.zone.NS()
 	}
 	if a.Apex {
 		m.Ns = nil
 	}
 	if a.Alias != "" && q.typ != dns.TypeCNAME && q.typ != dns.TypeANY {
-		return q.chase(ctx, m, a)
+		return q.chase(ctx, &m.Msg, a)
 	}
 	return dns.RcodeSuccess, true
 }
@@ -156,13 +158,16 @@ func (q *query) fill(ctx context.Context, m *dns.Msg, a *answer.Answer) (rcode i
 func (e *engine) answer(z *served, name string, typ uint16) *answer.Answer {
 	key := table.Key{Name: name, Tag: z.id<<16 | uint64(typ)}
 	if k := e.answers.Get(key); k != nil && e.current(k) {
-		return k.Answer
+		return &k.Answer
 	}
 	if k := e.denials.Get(key); k != nil && e.current(k) {
-		return k.Answer
+		return &k.Answer
 	}
 	epoch := e.epoch.Load() // before looking at the data
 	a := z.Answer(name, typ, e)
+	if len(a.Records) > 0 && a.Records[0].Header().Name == name {
+		key.Name = a.Records[0].Header().Name // one string less to hold, and to read
+	}
 	switch {
 	case a.Missing:
 		// Names that do not exist are found out quickly and asked for at
@@ -176,7 +181,7 @@ func (e *engine) answer(z *served, name string, typ uint16) *answer.Answer {
 }
 
 func (e *engine) keep(a *answer.Answer, epoch uint64) kept {
-	k := kept{Answer: a, epoch: epoch}
+	k := kept{Answer: *a, epoch: epoch}
 	if a.Source == answer.FromService {
 		k.cell = e.services.Cell(a.Service.Name)
 	}

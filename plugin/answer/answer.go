@@ -48,25 +48,28 @@ const (
 )
 
 // Answer is what a zone answers to one question. It is immutable.
+//
+// The fields are in the order of their use: with many answers none is in the
+// processor's caches, and the first two lines are all that the common answer
+// needs besides its records.
 type Answer struct {
+	// Records is the whole RRset in canonical order (RFC 4034 section 6.3).
+	// Its TTLs are equal.
+	Records []dns.RR
+	ipv4    []dns.A          // what Records point to, if packed
+	Service *catalog.Service // that the name belongs to or would, nil if none
+	size    int32            // of Records and Extra on the wire, uncompressed
+	limit   int32            // instances in a drawn answer, 0: all
+
+	Source Source
 	// Missing says that the name does not exist (NXDOMAIN). An answer without
 	// records is NODATA otherwise.
 	Missing bool
 	// SOA asks for the SOA record, which the caller has, as the answer.
 	SOA bool
-	// Records is the whole RRset in canonical order (RFC 4034 section 6.3).
-	// Its TTLs are equal.
-	Records []dns.RR
-	// Extra is the additional section that goes with all Records.
-	Extra []dns.RR
-	// Alias is the target of the CNAME in Records that the answer goes on at.
-	Alias string
 	// Apex says that the answer is the NS set itself, which is then not
 	// repeated in the authority section.
 	Apex bool
-
-	Source  Source
-	Service *catalog.Service // that the name belongs to or would, nil if none
 	// Costly says that making the answer looked at more than one instance, so
 	// that keeping it pays.
 	Costly bool
@@ -74,11 +77,14 @@ type Answer struct {
 	// answer, which anybody can make up: it is not to drive out others.
 	Arbitrary bool
 	Stale     bool // the guard kept an instance in it
+	even      bool // each instance has one of Records and the same chance; sets is nil
 
+	// Alias is the target of the CNAME in Records that the answer goes on at.
+	Alias string
 	sets  []set // Records and Extra by instance, best first; nil if there is only one
-	even  bool  // each instance has one of Records and the same chance; sets is nil
-	limit int   // instances in a drawn answer, 0: all
-	size  int   // of Records and Extra on the wire, uncompressed
+	// Extra is the additional section that goes with all Records.
+	Extra []dns.RR
+	ipv6  []dns.AAAA // what Records point to, if packed
 }
 
 // set is what one instance contributes to an answer.

@@ -205,7 +205,7 @@ func message(t *testing.T, n int) (*dns.Msg, *Zone, *Answer) {
 	a := z.service(name{form: formService, service: "web"}, service(weights, nil), "web.z.example.", dns.TypeSRV)
 	m := new(dns.Msg).SetQuestion("web.z.example.", dns.TypeSRV)
 	m.Response = true
-	m.Answer, m.Extra = a.Draw()
+	m.Answer, m.Extra = a.Draw(nil)
 	m.Ns = z.NS()
 	return m, z, a
 }

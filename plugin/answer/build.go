@@ -107,9 +107,9 @@ func (b *builder) glue(m *member, target string) []dns.RR {
 
 // finish makes the answer. With a nil builder it is NODATA.
 func (z *Zone) finish(svc *catalog.Service, b *builder) *Answer {
-	a := &Answer{Source: FromService, Service: svc, limit: z.AnswerLimit, Costly: len(svc.Instances) > 1}
+	a := &Answer{Source: FromService, Service: svc, limit: int32(z.AnswerLimit), Costly: len(svc.Instances) > 1}
 	if svc.Config.AnswerLimit > 0 {
-		a.limit = int(svc.Config.AnswerLimit)
+		a.limit = int32(svc.Config.AnswerLimit)
 	}
 	if b == nil || len(b.sets) == 0 {
 		a.Costly = a.Costly && b != nil
@@ -138,12 +138,13 @@ func (z *Zone) finish(svc *catalog.Service, b *builder) *Answer {
 	sortCanonical(a.Records)
 	a.Records, a.Extra = slices.Clip(a.Records), slices.Clip(a.Extra)
 	a.measure()
-	return a.pack()
+	a.pack()
+	return a
 }
 
 // measure computes the size of the answer's sections.
 func (a *Answer) measure() {
-	a.size = size(a.Records) + size(a.Extra)
+	a.size = int32(size(a.Records) + size(a.Extra))
 }
 
 // size returns the length of records on the wire without compression.

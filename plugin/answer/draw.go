@@ -18,13 +18,15 @@ const onStack = 64
 // are drawn, not records, so an instance's addresses stay together. With an
 // answer limit only as many instances are drawn.
 //
-// The sections have no spare capacity. They are shared if there is nothing to
-// draw.
-func (a *Answer) Draw() (records, extra []dns.RR) {
-	if a.even {
-		return a.drawEven(), nil
-	}
-	if a.sets == nil {
+// The records are put into room, if they fit, with no capacity beyond. If there
+// is nothing to draw the sections are the answer's own, which are shared and
+// have no spare capacity either; a drawn additional section has room for an OPT
+// record.
+func (a *Answer) Draw(room []dns.RR) (records, extra []dns.RR) {
+	switch {
+	case a.even:
+		return a.drawEven(room), nil
+	case a.sets == nil:
 		return a.Records, a.Extra
 	}
 	var buf [onStack]uint32
@@ -39,7 +41,7 @@ func (a *Answer) Draw() (records, extra []dns.RR) {
 	}
 	n := len(order)
 	if a.limit > 0 {
-		n = min(n, a.limit)
+		n = min(n, int(a.limit))
 	}
 	for from := 0; from < n; {
 		to := from + 1
@@ -55,9 +57,9 @@ func (a *Answer) Draw() (records, extra []dns.RR) {
 		nr += len(a.sets[i].records)
 		nx += len(a.sets[i].extra)
 	}
-	records = make([]dns.RR, 0, nr)
+	records = space(room, nr)[:0]
 	if nx > 0 {
-		extra = make([]dns.RR, 0, nx)
+		extra = make([]dns.RR, 0, nx+1)
 	}
 	for _, i := range order {
 		records = append(records, a.sets[i].records...)
@@ -66,13 +68,32 @@ func (a *Answer) Draw() (records, extra []dns.RR) {
 	return records, extra
 }
 
+// space returns n records of room, or new ones if it has fewer.
+func space(room []dns.RR, n int) []dns.RR {
+	if n > len(room) {
+		return make([]dns.RR, n)
+	}
+	return room[:n:n]
+}
+
 // drawEven returns the records in random order, up to the limit.
-func (a *Answer) drawEven() []dns.RR {
-	drawn := make([]dns.RR, len(a.Records))
-	copy(drawn, a.Records)
+func (a *Answer) drawEven(room []dns.RR) []dns.RR {
+	drawn := space(room, len(a.Records))
+	switch { // without reading them, if packed
+	case len(a.ipv4) == len(drawn):
+		for i := range a.ipv4 {
+			drawn[i] = &a.ipv4[i]
+		}
+	case len(a.ipv6) == len(drawn):
+		for i := range a.ipv6 {
+			drawn[i] = &a.ipv6[i]
+		}
+	default:
+		copy(drawn, a.Records)
+	}
 	n := len(drawn)
 	if a.limit > 0 {
-		n = min(n, a.limit)
+		n = min(n, int(a.limit))
 	}
 	for i := range min(n, len(drawn)-1) {
 		j := i + int(rand.Uint32N(uint32(len(drawn)-i)))

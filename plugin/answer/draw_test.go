@@ -60,7 +60,7 @@ func TestDrawProportions(t *testing.T) {
 			const draws = 40000
 			got := make([]int, len(weights))
 			for range draws {
-				records, _ := a.Draw()
+				records, _ := a.Draw(nil)
 				got[first(records[0])]++
 			}
 			for i, n := range got {
@@ -83,7 +83,7 @@ func TestDrawSecond(t *testing.T) {
 	var second [3]int
 	const draws = 60000
 	for range draws {
-		records, _ := a.Draw()
+		records, _ := a.Draw(nil)
 		second[first(records[1])]++
 	}
 	// P(second = i) = Σ over j ≠ i of w_j/6 · w_i/(6-w_j).
@@ -97,7 +97,7 @@ func TestDrawSecond(t *testing.T) {
 func TestDrawWhole(t *testing.T) {
 	a := answerOf(t, service([]uint16{1, 9, 3, 3, 7}, []uint16{2, 1, 1, 0, 2}), 0)
 	for range 200 {
-		records, _ := a.Draw()
+		records, _ := a.Draw(nil)
 		seen := map[int]bool{}
 		rank := uint16(0)
 		for _, rr := range records {
@@ -117,7 +117,7 @@ func TestDrawWhole(t *testing.T) {
 func TestAnswerLimit(t *testing.T) {
 	a := answerOf(t, service([]uint16{1, 1, 1, 1}, []uint16{1, 0, 0, 1}), 3)
 	for range 50 {
-		records, _ := a.Draw()
+		records, _ := a.Draw(nil)
 		if len(records) != 3 {
 			t.Fatalf("%d instances, want the limit of 3", len(records))
 		}
@@ -132,7 +132,7 @@ func TestAnswerLimit(t *testing.T) {
 	}
 	svc := service([]uint16{1, 1, 1}, nil)
 	svc.Config.AnswerLimit = 1
-	if records, _ := answerOf(t, svc, 2).Draw(); len(records) != 1 {
+	if records, _ := answerOf(t, svc, 2).Draw(nil); len(records) != 1 {
 		t.Errorf("%d instances, want the service's own limit of 1", len(records))
 	}
 }
@@ -160,7 +160,7 @@ func BenchmarkDraw(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				a.Draw()
+				a.Draw(nil)
 			}
 		})
 	}

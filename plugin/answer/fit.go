@@ -17,7 +17,7 @@ const (
 // a question for a name of the given text length, an authority section and
 // reserve bytes for what is added later. It is quick and ignores compression.
 func (a *Answer) Fits(z *Zone, qname, reserve, limit int) bool {
-	return headerSize+qname+1+questionFixed+a.size+z.nsSize+reserve <= limit
+	return headerSize+qname+1+questionFixed+int(a.size)+z.nsSize+reserve <= limit
 }
 
 // Fit cuts a positive answer to limit bytes, less reserve for an OPT record

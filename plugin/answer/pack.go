@@ -2,38 +2,56 @@ package answer
 
 import "github.com/miekg/dns"
 
-// packed is an answer of few IPv4 addresses in one piece of memory, the shape
-// of nearly every answer. With many answers none is in the processor's caches,
-// and most of what a query costs beyond the server's own work is waiting for
-// memory: an answer made of a dozen small objects would wait for each of them.
-type packed struct {
-	Answer
-	records   [packedSize]dns.RR
-	rrs       [packedSize]dns.A
-	addresses [packedSize][4]byte
+// pack moves the records of an answer of nothing but addresses next to each
+// other, the shape of nearly every answer. Most of what an answer costs beyond
+// the server's own work is waiting for memory: one of a dozen small objects
+// would wait for each of them.
+func (a *Answer) pack() {
+	n := len(a.Records)
+	if a.sets != nil || len(a.Extra) > 0 || n == 0 {
+		return
+	}
+	switch a.Records[0].(type) {
+	case *dns.A:
+		p := newPiece[dns.A, [4]byte](n)
+		a.ipv4 = p.records
+		for i, rr := range a.Records {
+			a.ipv4[i] = *rr.(*dns.A)
+			p.data[i] = [4]byte(a.ipv4[i].A)
+			a.ipv4[i].A = p.data[i][:]
+			a.Records[i] = &a.ipv4[i]
+		}
+	case *dns.AAAA:
+		p := newPiece[dns.AAAA, [16]byte](n)
+		a.ipv6 = p.records
+		for i, rr := range a.Records {
+			a.ipv6[i] = *rr.(*dns.AAAA)
+			p.data[i] = [16]byte(a.ipv6[i].AAAA)
+			a.ipv6[i].AAAA = p.data[i][:]
+			a.Records[i] = &a.ipv6[i]
+		}
+	}
 }
 
-const packedSize = 4
+// few is the number of records that fit into one piece of memory with their
+// data.
+const few = 4
 
-// pack returns the answer in one piece of memory if nothing but few addresses is
-// in it, and else as it is. The answer given is not used any more.
-func (a *Answer) pack() *Answer {
-	n := len(a.Records)
-	if a.sets != nil || len(a.Extra) > 0 || n > packedSize {
-		return a
+// piece is memory for records of one type and their data.
+type piece[T, D any] struct {
+	records []T
+	data    []D
+}
+
+func newPiece[T, D any](n int) piece[T, D] {
+	if n > few {
+		return piece[T, D]{make([]T, n), make([]D, n)}
 	}
-	p := &packed{Answer: *a}
-	for i, rr := range a.Records {
-		old, ok := rr.(*dns.A)
-		if !ok {
-			return a
-		}
-		p.addresses[i] = [4]byte(old.A.To4())
-		p.rrs[i] = dns.A{Hdr: old.Hdr, A: p.addresses[i][:]}
-		p.records[i] = &p.rrs[i]
-	}
-	p.Records = p.records[:n:n]
-	return &p.Answer
+	p := new(struct {
+		records [few]T
+		data    [few]D
+	})
+	return piece[T, D]{p.records[:n:n], p.data[:n:n]}
 }
 
 // even reports whether each set is one record with nothing additional, and all

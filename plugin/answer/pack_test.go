@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
-	"unsafe"
 
 	"github.com/miekg/dns"
 
@@ -16,9 +15,13 @@ import (
 // built returns the answer to an A query for a service whose instances have
 // the given addresses and weights.
 func built(limit int, weights []uint16, addresses ...[]string) *Answer {
+	return builtOf(dns.TypeA, limit, weights, addresses...)
+}
+
+func builtOf(typ uint16, limit int, weights []uint16, addresses ...[]string) *Answer {
 	z := NewZone(Config{Origin: "fluid.internal.", TTL: 5, AnswerLimit: limit})
 	svc := &catalog.Service{Name: "web", Instances: make([]catalog.Instance, len(weights))}
-	b := &builder{zone: z, typ: dns.TypeA}
+	b := &builder{zone: z, typ: typ}
 	for i := range weights {
 		m := &member{ttl: 5, near: true}
 		m.view, m.Weight = &svc.Instances[i], weights[i]
@@ -68,7 +71,7 @@ func TestDraw(t *testing.T) {
 				t.Errorf("records: got %v with capacity %d", whole, cap(a.Records))
 			}
 			for range 100 {
-				drawn, extra := a.Draw()
+				drawn, extra := a.Draw(nil)
 				if len(drawn) != test.records || cap(drawn) != len(drawn) || len(extra) != 0 {
 					t.Fatalf("drew %v with capacity %d and %v, want %d records", drawn, cap(drawn), extra, test.records)
 				}
@@ -96,7 +99,7 @@ func TestDrawEvenIsFair(t *testing.T) {
 		const draws = 60_000
 		count := map[string]int{}
 		for range draws {
-			drawn, _ := a.Draw()
+			drawn, _ := a.Draw(nil)
 			order := ""
 			for _, rr := range drawn {
 				order += rr.(*dns.A).A.String() + " "
@@ -114,42 +117,79 @@ func TestDrawEvenIsFair(t *testing.T) {
 	}
 }
 
-// A packed answer is one piece of memory: its records lie in order, next to each
-// other.
+// A packed answer is in one piece of memory: its records lie in order, next to
+// each other, and their data behind them.
 func TestPack(t *testing.T) {
 	tests := []struct {
 		name      string
+		typ       uint16
 		weights   []uint16
 		addresses [][]string
 		packed    bool
 	}{
-		{"one instance", []uint16{1}, [][]string{{"10.0.0.1"}}, true},
-		{"one instance with two addresses", []uint16{1}, [][]string{{"10.0.0.2", "10.0.0.1"}}, true},
-		{"two equal", []uint16{2, 2}, [][]string{{"10.0.0.2"}, {"10.0.0.1"}}, true},
-		{"two unequal", []uint16{2, 1}, [][]string{{"10.0.0.2"}, {"10.0.0.1"}}, false},
+		{"one instance", dns.TypeA, []uint16{1}, [][]string{{"10.0.0.1"}}, true},
+		{"one instance with two addresses", dns.TypeA, []uint16{1}, [][]string{{"10.0.0.2", "10.0.0.1"}}, true},
+		{"two equal", dns.TypeA, []uint16{2, 2}, [][]string{{"10.0.0.2"}, {"10.0.0.1"}}, true},
+		{"two unequal", dns.TypeA, []uint16{2, 1}, [][]string{{"10.0.0.2"}, {"10.0.0.1"}}, false},
+		{"IPv6", dns.TypeAAAA, []uint16{1, 1}, [][]string{{"fd00::2"}, {"fd00::1"}}, true},
+		{"an IPv4 address in IPv6", dns.TypeAAAA, []uint16{1, 1}, [][]string{{"fd00::2"}, {"::ffff:10.0.0.1"}}, true},
+		{"many", dns.TypeA, []uint16{1, 1, 1, 1, 1}, [][]string{{"10.0.0.2"}, {"10.0.0.1"}, {"10.0.0.5"}, {"10.0.0.4"}, {"10.0.0.3"}}, true},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			a := built(0, test.weights, test.addresses...)
-			first := uintptr(unsafe.Pointer(a.Records[0].(*dns.A)))
-			if got := first == uintptr(unsafe.Pointer(a))+unsafe.Offsetof(packed{}.rrs); got != test.packed {
-				t.Errorf("packed: got %t, want %t", got, test.packed)
+			a := builtOf(test.typ, 0, test.weights, test.addresses...)
+			if got := len(a.ipv4)+len(a.ipv6) > 0; got != test.packed {
+				t.Fatalf("packed: got %t, want %t", got, test.packed)
+			}
+			var want, got []string
+			for _, addresses := range test.addresses {
+				for _, text := range addresses {
+					want = append(want, netip.MustParseAddr(text).String())
+				}
+			}
+			for i, rr := range a.Records {
+				var data []byte
+				switch rr := rr.(type) {
+				case *dns.A:
+					if data = rr.A; test.packed && rr != &a.ipv4[i] {
+						t.Errorf("%v is somewhere else", rr)
+					}
+				case *dns.AAAA:
+					if data = rr.AAAA; test.packed && rr != &a.ipv6[i] {
+						t.Errorf("%v is somewhere else", rr)
+					}
+				}
+				addr, _ := netip.AddrFromSlice(data)
+				got = append(got, addr.String())
+				if cap(data) != len(data) {
+					t.Errorf("%v has room for %d bytes", rr, cap(data))
+				}
+			}
+			slices.Sort(got)
+			slices.Sort(want)
+			if !slices.Equal(got, want) {
+				t.Errorf("got %v, want %v", got, want)
 			}
 		})
 	}
 }
 
-// A packed answer allocates nothing but what it hands out.
-func TestDrawAllocatesOnce(t *testing.T) {
-	for n := 2; n <= packedSize+1; n++ {
+// Drawing from a packed answer allocates nothing where the caller has room.
+func TestDrawAllocates(t *testing.T) {
+	for n := 2; n <= few+1; n++ {
 		var weights []uint16
 		var addresses [][]string
 		for i := range n {
 			weights, addresses = append(weights, 1), append(addresses, []string{fmt.Sprintf("10.0.0.%d", i)})
 		}
 		a := built(0, weights, addresses...)
-		if got := testing.AllocsPerRun(100, func() { a.Draw() }); got != 1 {
-			t.Errorf("%d instances: %v allocations, want 1", n, got)
+		room := make([]dns.RR, few)
+		want := 0.0
+		if n > few {
+			want = 1
+		}
+		if got := testing.AllocsPerRun(100, func() { a.Draw(room) }); got != want {
+			t.Errorf("%d instances: %v allocations, want %v", n, got, want)
 		}
 	}
 }

@@ -14,6 +14,7 @@ type Map[V any] struct {
 	index atomic.Pointer[index[V]]
 
 	mu    sync.Mutex // held by writers
+	spare []Cell[V]  // guarded by mu: not used yet
 	live  int        // guarded by mu: cells with a value
 	cells int        // guarded by mu: cells in the index, with or without a value
 }
@@ -46,6 +47,11 @@ type slot[V any] struct {
 }
 
 const minSlots = 16
+
+// together is the number of cells in one piece of memory. Cells are small, and
+// lookups of many names are quicker if they lie close together; but one that is
+// in use keeps the others.
+const together = 16
 
 func newIndex[V any](cells int) *index[V] {
 	n := uint64(minSlots)
@@ -160,7 +166,12 @@ func (m *Map[V]) add(name string) *Cell[V] {
 		m.index.Store(grown)
 		x = grown
 	}
-	c := &Cell[V]{name: name}
+	if len(m.spare) == 0 {
+		m.spare = make([]Cell[V], together)
+	}
+	c := &m.spare[0]
+	m.spare = m.spare[1:]
+	c.name = name
 	x.insert(m.seed.hash(name), c)
 	m.cells++
 	return c
