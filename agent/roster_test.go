@@ -32,6 +32,10 @@ func TestEverywhere(t *testing.T) {
 	one, two := &sink{}, &sink{}
 	attach(a1, "dns-1", one)
 	detach := attach(a2, "dns-2", two)
+	eventually(t, "both on the roster", func() bool {
+		list, err := c1.Members(t.Context())
+		return err == nil && len(list) == 4
+	})
 
 	wait := &api.WriteOptions{Wait: "everywhere", Timeout: "10s"}
 	web := []api.App{{AppID: "web", Target: api.Target{IP: "10.0.0.1"}}}

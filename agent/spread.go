@@ -14,9 +14,9 @@ import (
 // everywhere asks every server of the cluster about the DNS members at its
 // socket, and the DNS members and the other agents of the mesh, all at once, and
 // compares with the roster. A member of the roster that nobody vouches for
-// lags: it may be answering from its memory. It returns as soon as everybody on
-// the roster is known to be there; a server that does not answer cannot delay
-// that.
+// lags: it may be answering from its memory. Once everybody on the roster is
+// known to be there, the rest gets a moment to tell of members that are not on
+// it yet; a server that does not answer delays no longer than that.
 func (a *Agent) everywhere(ctx context.Context, pos record.Position) api.Spread {
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -44,16 +44,25 @@ func (a *Agent) everywhere(ctx context.Context, pos record.Position) api.Spread 
 	go func() { results <- a.surveyed(ctx, pos) }()
 	seen := map[string]api.AppliedMember{}
 	var out api.Spread
+	var enough <-chan time.Time
 	for range len(servers) + 1 {
-		for _, m := range <-results {
-			seen[m.ID] = merged(seen[m.ID], m)
+		select {
+		case members := <-results:
+			for _, m := range members {
+				seen[m.ID] = merged(seen[m.ID], m)
+			}
+		case <-enough:
+			return out
 		}
-		if out = a.compare(seen); out.Everywhere {
-			break
+		if out = a.compare(seen); out.Everywhere && enough == nil {
+			enough = time.After(spreadGrace)
 		}
 	}
 	return out
 }
+
+// spreadGrace is how long everywhere waits for those that nobody needs.
+const spreadGrace = time.Second
 
 // merged is what two say of one member.
 func merged(old, m api.AppliedMember) api.AppliedMember {
