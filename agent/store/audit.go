@@ -59,12 +59,10 @@ func openAudit(path string) (*auditLog, error) {
 }
 
 // applied writes the lines of one log entry.
-func (a *auditLog) applied(gen, index uint64, e *logEntry, outcomes []outcome) {
+func (a *auditLog) applied(gen uint64, e *applied) {
 	var b []byte
-	for i, raw := range e.commands {
-		if c, err := decodeCommand(raw); err == nil {
-			b = append(b, line(&c, e.time, record.Position{Generation: gen, Index: index}, &outcomes[i])...)
-		}
+	for i := range e.commands {
+		b = append(b, line(&e.commands[i], e.time, record.Position{Generation: gen, Index: e.index}, &e.outcomes[i])...)
 	}
 	a.write(b)
 }
@@ -101,10 +99,10 @@ func line(c *command, ms int64, pos record.Position, o *outcome) []byte {
 
 // targets names what a command is about, as keys where there are such.
 func (c *command) targets() (out []string) {
-	for _, v := range c.values[:min(len(c.values), auditNamed)] {
+	for i, v := range c.values[:min(len(c.values), auditNamed)] {
 		switch c.op {
 		case opRegister:
-			if in, err := record.DecodeInstance(v); err == nil {
+			if in, err := c.instance(i); err == nil {
 				out = append(out, string(record.InstanceKey(in.Service, in.ID)))
 			}
 		case opPutService:

@@ -22,7 +22,7 @@ type fsm struct {
 	last    atomic.Uint64 // index of the last entry that Raft handed over
 	warm    uint64        // index up to which Open applied the log before Raft started
 	mark    *mark         // nil in tests of the state machine alone
-	audit   func(index uint64, e *logEntry, outcomes []outcome)
+	audit   func(a *applied)
 	stop    func(error) // called once, when the state machine stops
 	stuck   func()      // called when snapshots are installed over and over
 	loop    loopWatch
@@ -143,19 +143,19 @@ func (f *fsm) applyBatch(logs []*raft.Log, out []any) (err error) {
 		if l.Type != raft.LogCommand || l.Index <= t.s.pos.Index {
 			continue // an entry that was applied before Raft started
 		}
-		e, outcomes, aerr := t.applyEntry(l.Index, string(l.Data))
+		a, aerr := t.applyEntry(l.Index, string(l.Data))
 		if aerr != nil {
 			err = aerr
 			break
 		}
-		out[i] = outcomes
-		done = append(done, applied{l.Index, e, outcomes})
+		out[i] = a.outcomes
+		done = append(done, a)
 	}
 	if len(done) > 0 {
 		f.publish(t.commit())
-		for _, d := range done {
+		for i := range done {
 			if f.audit != nil {
-				f.audit(d.index, d.entry, d.outcomes)
+				f.audit(&done[i])
 			}
 		}
 	}
@@ -176,23 +176,25 @@ func (f *fsm) rewind() {
 	f.last.Store(0)
 }
 
+// applied is an entry, and what became of its commands.
 type applied struct {
 	index    uint64
-	entry    *logEntry
+	time     int64 // that the leader stamped
+	commands []command
 	outcomes []outcome
 }
 
 // applyEntry applies one log entry. An error means that this version cannot
 // know what the entry does.
-func (t *txn) applyEntry(index uint64, data string) (*logEntry, []outcome, error) {
+func (t *txn) applyEntry(index uint64, data string) (applied, error) {
 	e, err := decodeEntry(data)
 	if err != nil {
-		return nil, nil, fmt.Errorf("entry %d: %w; run the agent version that wrote it", index, err)
+		return applied{}, fmt.Errorf("entry %d: %w; run the agent version that wrote it", index, err)
 	}
 	commands := make([]command, len(e.commands))
 	for i, raw := range e.commands {
 		if commands[i], err = decodeCommand(raw); err != nil {
-			return nil, nil, fmt.Errorf("entry %d: %w; run the agent version that wrote it", index, err)
+			return applied{}, fmt.Errorf("entry %d: %w; run the agent version that wrote it", index, err)
 		}
 	}
 	t.begin(index, &e)
@@ -201,7 +203,7 @@ func (t *txn) applyEntry(index uint64, data string) (*logEntry, []outcome, error
 		outcomes[i] = t.apply(&commands[i])
 	}
 	t.end()
-	return &e, outcomes, nil
+	return applied{index: index, time: e.time, commands: commands, outcomes: outcomes}, nil
 }
 
 // errReplaying is returned for a snapshot asked for while Raft still hands

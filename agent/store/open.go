@@ -104,7 +104,7 @@ func (d *disk) replay(snapIndex uint64) error {
 		if l.Type != raft.LogCommand || l.Index <= t.s.pos.Index {
 			continue
 		}
-		if _, _, err := t.applyEntry(l.Index, string(l.Data)); err != nil {
+		if _, err := t.applyEntry(l.Index, string(l.Data)); err != nil {
 			return fmt.Errorf("replay log: %w", err)
 		}
 	}
@@ -151,9 +151,7 @@ func Open(cfg Config) (_ *Store, err error) {
 		if s.audit, err = openAudit(cfg.AuditFile); err != nil {
 			return nil, errors.Join(fmt.Errorf("open store: %w", err), p.shut(), d.close())
 		}
-		s.fsm.audit = func(index uint64, e *logEntry, outcomes []outcome) {
-			s.audit.applied(s.position().Generation, index, e, outcomes)
-		}
+		s.fsm.audit = func(a *applied) { s.audit.applied(s.position().Generation, a) }
 	}
 	if err := s.startRaft(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", err), p.shut(), d.close(), s.closeAudit())

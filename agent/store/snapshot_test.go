@@ -84,6 +84,6 @@ func FuzzDecodeEntry(f *testing.F) {
 	f.Add(string(m.log(reg(instance("a", "10.0.0.1"))).Data))
 	f.Fuzz(func(_ *testing.T, s string) {
 		t := newMachine().f.current.Load().txn()
-		_, _, _ = t.applyEntry(2, s)
+		_, _ = t.applyEntry(2, s)
 	})
 }

@@ -133,24 +133,27 @@ func (st State) Since(pos record.Position) ([]record.Entry, bool) {
 		at, key := split(k)
 		dead = append(dead, record.Entry{Key: record.Key(key), Index: at, Deleted: true})
 	}
-	changes := st.s.byIndex.after(pos.Index)
-	for len(changes) > 0 {
-		index := changes[0].index
-		for len(dead) > 0 && dead[0].Index < index {
-			out, dead = append(out, dead[0]), dead[1:]
-		}
-		from := len(out)
-		for len(changes) > 0 && changes[0].index == index {
-			if e, ok := st.Entry(changes[0].key); ok && e.Index == index {
-				out = append(out, e)
-			}
-			changes = changes[1:]
-		}
-		// A key that one log entry set more than once is there as often.
+	var at uint64 // index of the last change
+	from := 0     // where its entries begin
+	// A key that one log entry set more than once is there as often.
+	tidy := func() {
 		same := out[from:]
 		slices.SortFunc(same, func(a, b record.Entry) int { return cmp.Compare(a.Key, b.Key) })
 		out = out[:from+len(slices.CompactFunc(same, func(a, b record.Entry) bool { return a.Key == b.Key }))]
 	}
+	for c := range st.s.byIndex.after(pos.Index) {
+		if c.index != at {
+			tidy()
+			for len(dead) > 0 && dead[0].Index < c.index {
+				out, dead = append(out, dead[0]), dead[1:]
+			}
+			at, from = c.index, len(out)
+		}
+		if e, ok := st.Entry(c.key); ok && e.Index == at {
+			out = append(out, e)
+		}
+	}
+	tidy()
 	return append(out, dead...), true
 }
 
