@@ -54,7 +54,7 @@ func TestHistoryBranchesOfChunks(t *testing.T) {
 		return h
 	}
 	for chunks := uint64(1); chunks < 10; chunks++ {
-		half, whole := chunks*chunkSize, 2*chunks*chunkSize+1
+		half, whole := chunks*chunkSize, (chunks+2)*chunkSize+1
 		root := grow(history{}, 1, half, "root")
 		left, right := grow(root, half+1, whole, "left"), grow(root, half+1, whole, "right")
 		for key, h := range map[record.Key]history{"left": left, "right": right} {
