@@ -48,7 +48,7 @@ func (a *Agent) registerMetrics(reg prometheus.Registerer) error {
 		return func() float64 { return f(a.store.State()) }
 	}
 	for _, c := range append(append(a.connectionMetrics(), a.limitMetrics()...),
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info, bad,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info, bad, meshCollector{a},
 		gauge("applied_index", "Raft index that is applied.", state(func(s store.State) float64 { return float64(s.Position().Index) })),
 		gauge("generation", "Generation that the index counts in.", state(func(s store.State) float64 { return float64(s.Position().Generation) })),
 		gauge("instances", "Committed instances.", state(func(s store.State) float64 { return float64(s.Instances()) })),

@@ -1,0 +1,28 @@
+package agent_test
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestMeshMetrics(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Gossip.Impl, cfg.Gossip.Bind = "crdt", "127.0.0.1:0"
+	a := start(t, cfg)
+	c := client(t, a, "")
+	leading(t, c)
+	gossipAddress(t, c)
+	var text string
+	eventually(t, "the node in the metrics", func() bool {
+		_, text = put(t, a, "GET", "/metrics", "")
+		return strings.Contains(text, `fluid_origins{state="attended"} 1`)
+	})
+	for _, want := range []string{
+		"fluid_conflicts_total 0", `fluid_mesh_members{state="alive"} 1`, `fluid_mesh_members{state="dead"} 0`,
+		`fluid_mesh_frames_total{direction="out"}`, `fluid_mesh_bytes_total{direction="in"}`, "fluid_mesh_pulls_total", "fluid_mesh_resets_total",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+}
