@@ -12,6 +12,10 @@ func TestMeshMetrics(t *testing.T) {
 	c := client(t, a, "")
 	leading(t, c)
 	gossipAddress(t, c)
+	eventually(t, "the agent as a member, with its node and position", func() bool {
+		list, err := c.Members(t.Context())
+		return err == nil && len(list) == 1 && list[0].Host == "node1" && list[0].AppliedIndex > 0
+	})
 	var text string
 	eventually(t, "the node in the metrics", func() bool {
 		_, text = put(t, a, "GET", "/metrics", "")

@@ -179,13 +179,15 @@ func (a *Agent) members() []api.Member {
 			Name: memberName(m), ID: m.ID, Role: "dns", State: state, Zone: a.cfg.Zone, Host: a.cfg.NodeName(), AppliedIndex: m.Applied.Index,
 		})
 	}
-	applied := a.appliedInMesh()
+	applied, hosts := a.appliedInMesh(), a.hosts()
 	for _, m := range a.meshMembers() {
-		m.AppliedIndex = applied[m.ID].Index
+		m.AppliedIndex, m.Host = applied[m.ID].Index, hosts[m.ID]
 		if after, ok := strings.CutPrefix(m.ID, "agent-"); ok { // listed as a server; here is its gossip address
 			m.ID = after
 			out = slices.DeleteFunc(out, func(o api.Member) bool { return o.ID == m.ID })
 		} else if here[m.ID] {
+			i := slices.IndexFunc(out, func(o api.Member) bool { return o.ID == m.ID })
+			out[i].Addr = m.Addr
 			continue
 		}
 		here[m.ID] = true
@@ -196,7 +198,27 @@ func (a *Agent) members() []api.Member {
 			out = append(out, api.Member{Name: cmp.Or(m.Name, m.ID), ID: m.ID, Role: "dns", State: "suspect"})
 		}
 	}
+	for i := range out {
+		if out[i].ID == a.store.ServerID() {
+			out[i].AppliedIndex = a.store.State().Position().Index
+		}
+	}
 	slices.SortFunc(out, func(x, y api.Member) int { return cmp.Or(cmp.Compare(x.Role, y.Role), cmp.Compare(x.ID, y.ID)) })
+	return out
+}
+
+// hosts returns the name of the node of each member of the mesh, as the agents
+// say it: of themselves and of the DNS members at their sockets.
+func (a *Agent) hosts() map[string]string {
+	out := map[string]string{}
+	a.view.mu.RLock()
+	defer a.view.mu.RUnlock()
+	for _, o := range a.view.cat.Origins() {
+		out[o.Node.ID] = o.Node.Name
+		for _, id := range o.Node.Members {
+			out[id] = o.Node.Name
+		}
+	}
 	return out
 }
 
