@@ -26,12 +26,16 @@ type fsm struct {
 	stop    func(error) // called once, when the state machine stops
 	stuck   func()      // called when snapshots are installed over and over
 	loop    loopWatch
+	decoded []command // memory for those of one batch, at most maxDecoded
 
 	mu      sync.Mutex // guards what follows
 	changed chan struct{}
 	ahead   []waiter
 	err     error
 }
+
+// maxDecoded bounds the memory for commands that is kept between batches.
+const maxDecoded = 4 * maxCoalesced
 
 // waiter waits for a position that is not reached yet.
 type waiter struct {
@@ -134,7 +138,13 @@ func (f *fsm) applyBatch(logs []*raft.Log, out []any) (err error) {
 	var done []applied
 	cur := f.current.Load()
 	t := cur.txn()
+	t.decoded = f.decoded[:0]
 	defer func() {
+		f.decoded = nil
+		if cap(t.decoded) <= maxDecoded {
+			f.decoded = t.decoded
+			clear(f.decoded)
+		}
 		if p := recover(); p != nil {
 			err = f.fail(fmt.Errorf("apply entries %d to %d: panic: %v", logs[0].Index, logs[len(logs)-1].Index, p))
 		}
@@ -191,12 +201,15 @@ func (t *txn) applyEntry(index uint64, data string) (applied, error) {
 	if err != nil {
 		return applied{}, fmt.Errorf("entry %d: %w; run the agent version that wrote it", index, err)
 	}
-	commands := make([]command, len(e.commands))
-	for i, raw := range e.commands {
-		if commands[i], err = decodeCommand(raw); err != nil {
+	from := len(t.decoded)
+	for _, raw := range e.commands {
+		c, err := decodeCommand(raw)
+		if err != nil {
 			return applied{}, fmt.Errorf("entry %d: %w; run the agent version that wrote it", index, err)
 		}
+		t.decoded = append(t.decoded, c)
 	}
+	commands := t.decoded[from:]
 	t.begin(index, &e)
 	outcomes := make([]outcome, len(commands))
 	for i := range commands {

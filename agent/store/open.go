@@ -104,6 +104,7 @@ func (d *disk) replay(snapIndex uint64) error {
 		if l.Type != raft.LogCommand || l.Index <= t.s.pos.Index {
 			continue
 		}
+		t.decoded = t.decoded[:0]
 		if _, err := t.applyEntry(l.Index, string(l.Data)); err != nil {
 			return fmt.Errorf("replay log: %w", err)
 		}

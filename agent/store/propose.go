@@ -61,16 +61,20 @@ func (s *Store) propose(ctx context.Context, c *command) (outcome, error) {
 	if len(raw) > MaxEntry-entryOverhead {
 		return outcome{}, refuse(ErrTooLarge, "request: %d bytes exceed the limit of %d; split it", len(raw), MaxEntry-entryOverhead)
 	}
-	p := &proposal{raw: raw, done: make(chan proposed, 1)}
+	p, ok := s.proposals.Get().(*proposal)
+	if !ok {
+		p = &proposal{done: make(chan proposed, 1)}
+	}
+	p.raw = raw
+	p.taken.Store(false)
 	if s.cfg.single {
 		s.submit([]*proposal{p}, func() {})
-	} else {
-		if !s.queue.add(p) {
-			return outcome{}, fmt.Errorf("%w: %w", ErrUnavailable, ErrClosed)
-		}
+	} else if !s.queue.add(p) {
+		return outcome{}, fmt.Errorf("%w: %w", ErrUnavailable, ErrClosed)
 	}
 	select {
 	case r := <-p.done:
+		s.proposals.Put(p) // whoever answered has let go of it
 		return r.outcome, r.err
 	case <-ctx.Done():
 		if p.taken.CompareAndSwap(false, true) {

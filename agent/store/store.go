@@ -31,6 +31,7 @@ type Store struct {
 	leaderCh   chan bool
 	leading    atomic.Bool // the leader, and the cluster is made
 	queue      *proposals
+	proposals  sync.Pool    // of *proposal that are answered
 	rehearsals sync.Pool    // of *txn
 	roomAt     atomic.Int64 // when the disk last had room, in ns since the Unix epoch
 

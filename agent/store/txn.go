@@ -41,7 +41,8 @@ type txn struct {
 	servers  edit[ServerInfo]
 	members  edit[Member]
 
-	reg registration
+	reg     registration
+	decoded []command // by applyEntry, since the one who made the transaction emptied it
 }
 
 // quota bounds the live instances and their bytes; 0 is no bound. The leader
