@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,7 +9,9 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/netip"
+	"os/exec"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -86,15 +89,30 @@ func (h *history) check(s int, got []netip.Addr, now time.Time) (age time.Durati
 	return 0, fmt.Errorf("%s: %v was never true; now it is %v", h.work.name(s), got, all[len(all)-1].addresses)
 }
 
-// phase is what the probe saw in one phase.
+// phase is what the probe saw in one phase, or in several windows of it.
 type phase struct {
 	Answers int           `json:"answers"`
 	Lost    int           `json:"lost"`
 	Wrong   int           `json:"wrong"`   // not true within the last second, or no answer to the question
 	Oldest  time.Duration `json:"oldest"`  // ns; how long ago the oldest truth in an answer had ended
-	P50     time.Duration `json:"p50"`     // ns
-	P99     time.Duration `json:"p99"`     // ns
+	P50     time.Duration `json:"p50"`     // ns, of several windows the median
+	P99     time.Duration `json:"p99"`     // ns, likewise
 	Example string        `json:"example"` // of a wrong answer
+}
+
+// together returns what was seen in all windows.
+func together(windows []phase) phase {
+	var sum phase
+	var p50, p99 []float64
+	for _, w := range windows {
+		sum.Answers, sum.Lost, sum.Wrong = sum.Answers+w.Answers, sum.Lost+w.Lost, sum.Wrong+w.Wrong
+		sum.Oldest, sum.Example = max(sum.Oldest, w.Oldest), cmp.Or(sum.Example, w.Example)
+		p50, p99 = append(p50, float64(w.P50)), append(p99, float64(w.P99))
+	}
+	if len(windows) > 0 {
+		sum.P50, sum.P99 = time.Duration(median(p50)), time.Duration(median(p99))
+	}
+	return sum
 }
 
 // churnResult compares Fluid's answers without and with changes arriving.
@@ -102,8 +120,29 @@ type churnResult struct {
 	Wanted  int     `json:"wanted"`  // changes per second
 	Changes float64 `json:"changes"` // per second, acknowledged by the agent
 	Batches int     `json:"batches"`
+	Windows int     `json:"windows"` // of each kind
+	Urgent  bool    `json:"urgent"`  // whether server and client went before all other processes
 	Idle    phase   `json:"idle"`
 	Busy    phase   `json:"busy"`
+	// The 99th percentile of the latency with changes, divided by that of the
+	// window without before: the median, the least and the greatest.
+	Ratio     float64 `json:"ratio"`
+	RatioLow  float64 `json:"ratioLow"`
+	RatioHigh float64 `json:"ratioHigh"`
+}
+
+// compare fills in what follows from the windows.
+func (r *churnResult) compare(idle, busy []phase) {
+	r.Windows, r.Idle, r.Busy = len(busy), together(idle), together(busy)
+	var ratios []float64
+	for i := range busy {
+		if idle[i].P99 > 0 {
+			ratios = append(ratios, float64(busy[i].P99)/float64(idle[i].P99))
+		}
+	}
+	if len(ratios) > 0 {
+		r.Ratio, r.RatioLow, r.RatioHigh = median(ratios), slices.Min(ratios), slices.Max(ratios)
+	}
 }
 
 // err is an error if any answer was wrong.
@@ -116,91 +155,127 @@ func (r *churnResult) err() error {
 
 func (r *churnResult) markdown(out io.Writer) {
 	fmt.Fprintf(out, "\n## Fluid while changes arrive\n\n")
-	fmt.Fprintf(out, "%.0f changes of an address per second, committed by the agent in %d batches (%d/s wanted). Every answer was checked: right is one\n",
-		r.Changes, r.Batches, r.Wanted)
-	fmt.Fprintf(out, "that was true within the last %s.\n\n", tolerance)
-	fmt.Fprintln(out, "| | answers | lost | wrong | oldest truth ms | p50 µs | p99 µs |\n|---|--:|--:|--:|--:|--:|--:|")
+	fmt.Fprintf(out, "%.0f changes of an address per second, committed by the agent in %d batches (%d/s wanted), in windows of %s; before each one\n",
+		r.Changes, r.Batches, r.Wanted, window)
+	fmt.Fprintf(out, "without changes. A latency ends when the answer is in the client's socket. ")
+	if r.Urgent {
+		fmt.Fprintf(out, "Server and client went before all other processes\n(SCHED_FIFO), the agent did not. ")
+	}
+	fmt.Fprintf(out, "Every answer was checked: right is one that was true within the last %s.\n\n", tolerance)
+	fmt.Fprintln(out, "| | windows | answers | lost | wrong | oldest truth ms | p50 µs | p99 µs |\n|---|--:|--:|--:|--:|--:|--:|--:|")
 	for _, p := range []struct {
 		name string
 		phase
 	}{{"idle", r.Idle}, {"changes", r.Busy}} {
-		fmt.Fprintf(out, "| %s | %d | %d | %d | %.1f | %.0f | %.0f |\n", p.name, p.Answers, p.Lost, p.Wrong,
+		fmt.Fprintf(out, "| %s | %d | %d | %d | %d | %.1f | %.0f | %.0f |\n", p.name, r.Windows, p.Answers, p.Lost, p.Wrong,
 			float64(p.Oldest)/float64(time.Millisecond), micros(p.P50), micros(p.P99))
 	}
-	if r.Idle.P99 > 0 {
-		fmt.Fprintf(out, "\np99 with changes ÷ idle: %.2f\n", float64(r.Busy.P99)/float64(r.Idle.P99))
+	if r.Ratio > 0 {
+		fmt.Fprintf(out, "\np99 with changes ÷ idle, median of the pairs of windows: %.2f (%.2f–%.2f)\n", r.Ratio, r.RatioLow, r.RatioHigh)
 	}
 }
 
-// churn asks Fluid at a fixed rate, first undisturbed, then while changes arrive
-// through the agent, and checks every answer.
+const (
+	// window is how long Fluid is asked without changes, then with. A machine
+	// that is busy with other things for a while is so in both.
+	window = time.Second
+	// settle is how long what a window began is left to end before the next.
+	settle = 100 * time.Millisecond
+)
+
+// churn asks Fluid at a fixed rate, in turns undisturbed and while changes
+// arrive through the agent, and checks every answer.
 func (b *bench) churn(ctx context.Context, s *server) (*churnResult, error) {
-	h := newHistory(b.work)
-	p := &probe{port: s.port, rate: max(b.opts.rate, 1000), work: b.work, history: h, rng: rand.New(rand.NewPCG(2, 2))}
-	r := &churnResult{Wanted: b.opts.churn}
-	var err error
-	b.logf("churn: %s idle", b.opts.churnFor)
-	if r.Idle, err = p.run(ctx, b.opts.churnFor); err != nil {
-		return nil, err
+	c := &changer{bench: b, history: newHistory(b.work)}
+	p := &probe{port: s.port, rate: max(b.opts.rate, 1000), work: b.work, history: c.history, rng: rand.New(rand.NewPCG(2, 2))}
+	length := min(window, b.opts.churnFor)
+	b.logf("churn: %s, in turns without and with %d changes per second", 2*b.opts.churnFor, b.opts.churn)
+	var idle, busy []phase
+	for range max(1, b.opts.churnFor/length) {
+		w, err := p.run(ctx, length)
+		if err != nil {
+			return nil, err
+		}
+		idle = append(idle, w)
+		changing, stop := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		go func() { done <- c.run(changing) }()
+		w, err = p.run(ctx, length)
+		stop()
+		if err = errors.Join(err, <-done); err != nil {
+			return nil, err
+		}
+		busy = append(busy, w)
+		select {
+		case <-time.After(settle):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
-	b.logf("churn: %s with %d changes per second", b.opts.churnFor, b.opts.churn)
-	changing, stop := context.WithCancel(ctx)
-	defer stop()
-	type outcome struct {
-		changes, batches int
-		took             time.Duration
-		err              error
-	}
-	done := make(chan outcome, 1)
-	go func() {
-		began := time.Now()
-		changes, batches, err := b.change(changing, h)
-		done <- outcome{changes, batches, time.Since(began), err}
-	}()
-	r.Busy, err = p.run(ctx, b.opts.churnFor)
-	stop()
-	o := <-done
-	r.Changes, r.Batches = float64(o.changes)/o.took.Seconds(), o.batches
-	return r, errors.Join(err, o.err)
+	r := &churnResult{Wanted: b.opts.churn, Changes: float64(c.changes) / c.took.Seconds(), Batches: c.batches}
+	r.compare(idle, busy)
+	return r, nil
 }
 
-// change changes addresses at the wanted rate, each time of the next service,
+// urgent lets processes go before all others, so that latencies are theirs and
+// not those of a machine with other work, and reports whether it could.
+func (b *bench) urgent(ctx context.Context, pids ...int) bool {
+	for _, pid := range pids {
+		text, err := exec.CommandContext(ctx, "chrt", "-a", "-f", "-p", "10", strconv.Itoa(pid)).CombinedOutput()
+		if err != nil {
+			b.logf("churn: server and client are processes like others: %v: %s", err, tail(text, 1))
+			return false
+		}
+	}
+	return true
+}
+
+// changer changes addresses through the agent.
+type changer struct {
+	*bench
+	history *history
+	changes int // so far
+	batches int
+	took    time.Duration
+}
+
+// run changes addresses at the wanted rate, each time of the next service,
 // until ctx ends. A batch that takes long makes the next one larger.
-func (b *bench) change(ctx context.Context, h *history) (changes, batches int, err error) {
+func (c *changer) run(ctx context.Context) error {
 	const pace = 50 * time.Millisecond
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
-	began := time.Now()
-	w := b.work
+	began, before, w := time.Now(), c.changes, c.work
+	defer func() { c.took += time.Since(began) }()
 	for {
 		select {
 		case <-ctx.Done():
-			return changes, batches, nil
+			return nil
 		case <-tick.C:
 		}
-		due := int(time.Since(began).Seconds()*float64(b.opts.churn)) - changes
+		due := int(time.Since(began).Seconds()*float64(c.opts.churn)) - (c.changes - before)
 		due = min(due, batchLimit, w.Services) // a service at most once in a batch
 		if due <= 0 {
 			continue
 		}
 		var batch []app
-		for k := changes; k < changes+due; k++ {
+		for k := c.changes; k < c.changes+due; k++ {
 			s, i, v := k%w.Services, k/w.Services%w.Instances, k/(w.Services*w.Instances)
 			batch = append(batch, app{App: w.label(s), ID: instanceID(i), IP: w.address(s, i, v+1).String()})
-			h.sending(s, w.address(s, i, v), w.address(s, i, v+1), time.Now())
+			c.history.sending(s, w.address(s, i, v), w.address(s, i, v+1), time.Now())
 		}
 		body, err := json.Marshal(batch)
 		if err != nil {
-			return changes, batches, err
+			return err
 		}
-		// The end of the phase does not cut a write short: its outcome would be unknown.
-		if err := b.postBytes(context.WithoutCancel(ctx), b.agentURL+"/v1/apps", body); err != nil {
-			return changes, batches, err
+		// The end of the window does not cut a write short: its outcome would be unknown.
+		if err := c.postBytes(context.WithoutCancel(ctx), c.agentURL+"/v1/apps", body); err != nil {
+			return err
 		}
 		now := time.Now()
-		for k := changes; k < changes+due; k++ {
-			h.acknowledged(k%w.Services, now)
+		for k := c.changes; k < c.changes+due; k++ {
+			c.history.acknowledged(k%w.Services, now)
 		}
-		changes, batches = changes+due, batches+1
+		c.changes, c.batches = c.changes+due, c.batches+1
 	}
 }

@@ -160,6 +160,60 @@ func TestChurnAgainstATrueServer(t *testing.T) {
 	}
 }
 
+func TestChurnWindows(t *testing.T) {
+	const us = time.Microsecond
+	var r churnResult
+	r.compare([]phase{
+		{Answers: 10, P50: 10 * us, P99: 100 * us}, {Answers: 10, P50: 30 * us, P99: 900 * us}, {Answers: 9, Lost: 1, P50: 20 * us, P99: 200 * us},
+	}, []phase{
+		{Answers: 10, P50: 10 * us, P99: 150 * us, Oldest: us}, {Answers: 10, Wrong: 1, Example: "x", P50: 20 * us, P99: 900 * us}, {P99: 800 * us},
+	})
+	want := churnResult{
+		Windows: 3, Ratio: 1.5, RatioLow: 1, RatioHigh: 4,
+		Idle: phase{Answers: 29, Lost: 1, P50: 20 * us, P99: 200 * us},
+		Busy: phase{Answers: 20, Wrong: 1, Oldest: us, P50: 10 * us, P99: 800 * us, Example: "x"},
+	}
+	if r != want {
+		t.Errorf("got %+v, want %+v", r, want)
+	}
+	r = churnResult{}
+	if r.compare(nil, nil); r != (churnResult{}) {
+		t.Errorf("of nothing: %+v", r)
+	}
+}
+
+// The kernel says when a message came, not when it was read.
+func TestArrival(t *testing.T) {
+	before := time.Now()
+	port := serveDNS(t, dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) { _ = w.WriteMsg(new(dns.Msg).SetReply(r)) }))
+	conn, err := dialStamped(t.Context(), port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	wire, err := query("web.fluid.internal").Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Write(wire); err != nil {
+		t.Fatal(err)
+	}
+	control := make([]byte, 128)
+	_, n, _, _, err := conn.ReadMsgUDPAddrPort(wire, control)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := time.Now()
+	never := before.Add(-time.Hour)
+	// The two clocks are read in different ways.
+	if got := arrival(control[:n], never); got.Before(before.Add(-time.Millisecond)) || got.After(after.Add(time.Millisecond)) {
+		t.Errorf("got %v, want between %v and %v", got, before, after)
+	}
+	if got := arrival(nil, never); got != never {
+		t.Errorf("without a stamp: got %v, want %v", got, never)
+	}
+}
+
 func TestProbeSeesLies(t *testing.T) {
 	tests := []struct {
 		name string

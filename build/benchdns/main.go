@@ -17,7 +17,7 @@
 // cache holds all names and expires none, and Fluid alone shuffles its answers.
 //
 // It ends within -timeout, and leaves no process or temporary file, also when it
-// is interrupted.
+// is interrupted; the rounds that were finished then are reported all the same.
 package main
 
 import (
@@ -80,6 +80,21 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return fmt.Errorf("taskset: %w: %s", err, text)
 	}
 	rep := newReport(b, entrants, absent)
+	err = b.fill(ctx, rep, entrants)
+	if len(rep.Samples) > 0 && (err == nil || ctx.Err() != nil) {
+		rep.Interrupted = err != nil
+		err = errors.Join(err, rep.write(opts.out, opts.readme, out))
+	}
+	if err != nil || rep.Churn == nil {
+		return err
+	}
+	return rep.Churn.err()
+}
+
+// fill measures and puts into the report what it finds. What was found before an
+// error is in it too.
+func (b *bench) fill(ctx context.Context, rep *report, entrants []entrant) (err error) {
+	opts := b.opts
 	b.logf("measuring %d servers, %d rounds of %s, names %s",
 		len(entrants), opts.rounds, opts.seconds, strings.Join(opts.names, " and "))
 	rep.Samples, err = b.measure(ctx, entrants, func(s sample) {
@@ -98,16 +113,18 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 			return fmt.Errorf("after the measurement: %w", err)
 		}
 	}
-	if opts.churn > 0 {
-		i := slices.IndexFunc(entrants, func(e entrant) bool { return e.name == fluid })
-		if rep.Churn, err = b.churn(ctx, entrants[i].server); err != nil {
-			return fmt.Errorf("churn: %w", err)
-		}
+	if opts.churn == 0 {
+		return nil
 	}
-	if err := rep.write(opts.out, out); err != nil || rep.Churn == nil {
-		return err
+	s := entrants[slices.IndexFunc(entrants, func(e entrant) bool { return e.name == fluid })].server
+	urgent := b.urgent(ctx, s.main.pid(), os.Getpid())
+	churn, err := b.churn(ctx, s)
+	if err != nil {
+		return fmt.Errorf("churn: %w", err)
 	}
-	return rep.Churn.err()
+	churn.Urgent = urgent
+	rep.Churn = churn
+	return nil
 }
 
 // absence is a peer that could not take part, and why.

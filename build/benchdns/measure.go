@@ -34,11 +34,12 @@ type entrant struct {
 
 // warmUp is how long a server is asked before each of its turns, unmeasured: its
 // caches, the processor's and the client's are then in the state they stay in.
-const warmUp = 300 * time.Millisecond
+const warmUp = 200 * time.Millisecond
 
 // measure lets the servers take turns, every round in the same order, so that a
 // ratio within a round compares two moments that are close. progress is called
-// after each turn.
+// after each turn. With an error it returns the samples of the rounds that were
+// finished before.
 func (b *bench) measure(ctx context.Context, all []entrant, progress func(sample)) ([]sample, error) {
 	every := filepath.Join(b.dir, "queries-all")
 	if err := b.writeQueryFile(every, inOrder(), b.work.Services); err != nil {
@@ -49,26 +50,28 @@ func (b *bench) measure(ctx context.Context, all []entrant, progress func(sample
 			return nil, fmt.Errorf("%s: every name once: %w", e.name, err)
 		}
 	}
-	var samples []sample
+	var samples, round []sample
 	for _, names := range b.opts.names {
 		pick, err := distribution(names, b.work.Services, b.opts.zipf, 1)
 		if err != nil {
-			return nil, err
+			return samples, err
 		}
 		file := filepath.Join(b.dir, "queries-"+names)
 		if err := b.writeQueryFile(file, pick, b.opts.queries); err != nil {
-			return nil, err
+			return samples, err
 		}
-		for round := range b.opts.rounds {
+		for n := range b.opts.rounds {
+			round = round[:0]
 			for _, e := range all {
 				s, err := b.turn(ctx, e, file)
 				if err != nil {
-					return nil, fmt.Errorf("%s: %w", e.name, err)
+					return samples, fmt.Errorf("%s: %w", e.name, err)
 				}
-				s.Names, s.Round = names, round
-				samples = append(samples, s)
+				s.Names, s.Round = names, n
+				round = append(round, s)
 				progress(s)
 			}
+			samples = append(samples, round...)
 		}
 	}
 	return samples, nil

@@ -20,7 +20,7 @@ type options struct {
 	seconds, latency         time.Duration
 	names, peers, chain      []string
 	zipf                     float64
-	out                      string
+	out, readme              string
 	churn                    int
 	churnFor                 time.Duration
 	serverCPUs, clientCPUs   string
@@ -58,10 +58,11 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	f.StringVar(&peerList, "peers", strings.Join(all, ","), "servers to measure, in this order")
 	f.StringVar(&chain, "chain", "bufsize 1232;errors", "plugins in front of the data in every CoreDNS, as lines of a Corefile")
 	f.IntVar(&o.rate, "rate", 500, "queries per second while latencies are measured; 0: none are")
-	f.DurationVar(&o.latency, "latency", time.Second, "how long latencies are measured in each turn")
+	f.DurationVar(&o.latency, "latency", 400*time.Millisecond, "how long latencies are measured in each turn")
 	f.IntVar(&o.churn, "churn", 0, "measure Fluid's answers while this many `changes` per second arrive; 0: do not")
-	f.DurationVar(&o.churnFor, "churn-time", 10*time.Second, "length of each of the two phases of -churn")
+	f.DurationVar(&o.churnFor, "churn-time", 10*time.Second, "how long changes arrive, and as long they do not, with -churn")
 	f.StringVar(&o.out, "out", filepath.Join("build", "dist", "bench-dns"), "`directory` for the table, the chart and the raw data")
+	f.StringVar(&o.readme, "readme", "", "also put the short table into this `file`, in place of the one that is there")
 	f.StringVar(&o.serverCPUs, "server-cpus", server, "processors of the servers, as taskset -c takes them")
 	f.StringVar(&o.clientCPUs, "client-cpus", client, "processors of the client")
 	f.StringVar(&o.storeCPUs, "store-cpus", store, "processors of etcd and of the agent")

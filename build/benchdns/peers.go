@@ -15,6 +15,7 @@ import (
 // peer is a server that Fluid is compared with, or Fluid itself.
 type peer struct {
 	name     string
+	title    string   // the name as README.md writes it
 	about    string   // what stands behind the name, for the table
 	programs []string // that must be on PATH
 	packages []string // the Debian packages that bring them
@@ -38,25 +39,25 @@ const fluid = "fluid"
 // peers lists every server that can be measured, in the order of the table.
 func peers() []peer {
 	return []peer{
-		{name: fluid, about: "Fluid's build/coredns; the data comes from fluid-agent over the feed", start: startFluid},
-		{name: "constant", about: "CoreDNS, a plugin that answers all with one prebuilt RRset by WriteMsg: the floor for a plugin", constant: true, start: startConstant},
-		{name: "hosts", about: "CoreDNS, hosts plugin", start: startHosts},
-		{name: "file", about: "CoreDNS, file plugin", start: startFile(false)},
-		{name: "file+cache", about: "CoreDNS, file plugin behind cache; all names fit, none expires", start: startFile(true)},
+		{name: fluid, title: "Fluid", about: "Fluid's build/coredns; the data comes from fluid-agent over the feed", start: startFluid},
+		{name: "constant", title: "CoreDNS, a constant answer", about: "CoreDNS, a plugin that answers all with one prebuilt RRset by WriteMsg: the floor for a plugin", constant: true, start: startConstant},
+		{name: "hosts", title: "CoreDNS `hosts`", about: "CoreDNS, hosts plugin", start: startHosts},
+		{name: "file", title: "CoreDNS `file`", about: "CoreDNS, file plugin", start: startFile(false)},
+		{name: "file+cache", title: "CoreDNS `file` with `cache`", about: "CoreDNS, file plugin behind cache; all names fit, none expires", start: startFile(true)},
 		{
-			name: "etcd", about: "CoreDNS, etcd plugin with an etcd server", start: startEtcd(false),
+			name: "etcd", title: "CoreDNS `etcd`", about: "CoreDNS, etcd plugin with an etcd server", start: startEtcd(false),
 			programs: []string{"etcd"}, packages: []string{"etcd-server"},
 		},
 		{
-			name: "etcd+cache", about: "CoreDNS, etcd plugin behind cache; all names fit, none expires", start: startEtcd(true),
+			name: "etcd+cache", title: "CoreDNS `etcd` with `cache`", about: "CoreDNS, etcd plugin behind cache; all names fit, none expires", start: startEtcd(true),
 			programs: []string{"etcd"}, packages: []string{"etcd-server"},
 		},
 		{
-			name: "knot", about: "Knot DNS, one UDP worker", start: startKnot,
+			name: "knot", title: "Knot DNS", about: "Knot DNS, one UDP worker", start: startKnot,
 			programs: []string{"knotd"}, packages: []string{"knot"},
 		},
 		{
-			name: "nsd", about: "NSD, one server process", start: startNSD,
+			name: "nsd", title: "NSD", about: "NSD, one server process", start: startNSD,
 			programs: []string{"nsd"}, packages: []string{"nsd"},
 		},
 	}

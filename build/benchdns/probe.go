@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"strconv"
 	"sync"
 	"time"
 
@@ -35,8 +34,7 @@ const lateAfter = 2 * time.Second
 // run asks for limit and returns what it saw. Questions take the 65,536 ids in
 // turn, so rates up to 32,000 fit in the 2 s of patience.
 func (p *probe) run(ctx context.Context, limit time.Duration) (phase, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "udp", net.JoinHostPort("127.0.0.1", strconv.Itoa(p.port)))
+	conn, err := dialStamped(ctx, p.port)
 	if err != nil {
 		return phase{}, err
 	}
@@ -82,8 +80,7 @@ func (p *probe) send(ctx context.Context, conn net.Conn, t *tally, limit time.Du
 			if err != nil {
 				return err
 			}
-			t.ask(q)
-			if _, err := conn.Write(wire); err != nil {
+			if err := t.ask(q, func() error { _, err := conn.Write(wire); return err }); err != nil {
 				return err
 			}
 		}
@@ -106,8 +103,8 @@ type tally struct {
 	seen      phase
 }
 
-// ask notes that q is sent now.
-func (t *tally) ask(q question) {
+// ask notes that q is sent now, and sends it.
+func (t *tally) ask(q question, send func() error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if _, ok := t.open[q.msg.Id]; ok {
@@ -115,6 +112,7 @@ func (t *tally) ask(q question) {
 	}
 	q.sent = time.Now()
 	t.open[q.msg.Id] = q
+	return send()
 }
 
 // idle tells whether every question has its answer.
@@ -125,14 +123,14 @@ func (t *tally) idle() bool {
 }
 
 // receive reads answers until the connection's deadline passes.
-func (t *tally) receive(conn net.Conn) {
-	buf := make([]byte, 4096)
+func (t *tally) receive(conn *net.UDPConn) {
+	buf, control := make([]byte, 4096), make([]byte, 128)
 	for {
-		n, err := conn.Read(buf)
+		n, c, _, _, err := conn.ReadMsgUDPAddrPort(buf, control)
 		if err != nil {
 			return
 		}
-		t.judge(buf[:n], time.Now())
+		t.judge(buf[:n], arrival(control[:c], time.Now()))
 	}
 }
 
@@ -148,7 +146,7 @@ func (t *tally) judge(wire []byte, now time.Time) {
 	}
 	delete(t.open, reply.Id)
 	t.seen.Answers++
-	t.latencies = append(t.latencies, now.Sub(q.sent))
+	t.latencies = append(t.latencies, max(0, now.Sub(q.sent)))
 	var got []netip.Addr
 	if err == nil {
 		got, err = answered(q.msg, &reply, t.ttl)

@@ -30,11 +30,14 @@ type report struct {
 	Absent   []absence    `json:"absent"`
 	Rows     []row        `json:"rows"`
 	Churn    *churnResult `json:"churn,omitempty"`
-	Samples  []sample     `json:"samples"`
+	// Interrupted says that the run ended before its time.
+	Interrupted bool     `json:"interrupted,omitempty"`
+	Samples     []sample `json:"samples"`
 }
 
 type peerInfo struct {
 	Name  string  `json:"name"`
+	Title string  `json:"title"`
 	About string  `json:"about"`
 	Load  float64 `json:"load"` // seconds from its start to its first right answer
 }
@@ -73,7 +76,7 @@ func newReport(b *bench, entrants []entrant, absent []absence) *report {
 		Rate: b.opts.rate, Zipf: b.opts.zipf, Names: b.opts.names, Absent: absent,
 	}
 	for _, e := range entrants {
-		r.Peers = append(r.Peers, peerInfo{e.name, e.about, e.load.Seconds()})
+		r.Peers = append(r.Peers, peerInfo{e.name, e.title, e.about, e.load.Seconds()})
 	}
 	return r
 }
@@ -123,16 +126,19 @@ func summarize(samples []sample, names []string, peers []peerInfo) []row {
 	return rows
 }
 
-// write makes results.json, results.md and one chart for all distributions in
-// dir, and shows the table on out.
-func (r *report) write(dir string, out io.Writer) error {
+// write makes results.json, results.md, the short table readme.md and one chart
+// for all distributions in dir, puts the short table into the file readme, if
+// that is not empty, and shows the long one on out.
+func (r *report) write(dir, readme string, out io.Writer) error {
+	r.Names = slices.DeleteFunc(slices.Clone(r.Names), func(names string) bool { return r.rounds(names) == 0 })
 	r.Rows = summarize(r.Samples, r.Names, r.Peers)
 	raw, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
-	var md, svg bytes.Buffer
+	var md, short, svg bytes.Buffer
 	r.markdown(&md)
+	r.short(&short)
 	writeChart(&svg, r.chart())
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -140,12 +146,16 @@ func (r *report) write(dir string, out io.Writer) error {
 	err = errors.Join(
 		os.WriteFile(filepath.Join(dir, "results.json"), append(raw, '\n'), 0o644),
 		os.WriteFile(filepath.Join(dir, "results.md"), md.Bytes(), 0o644),
+		os.WriteFile(filepath.Join(dir, "readme.md"), short.Bytes(), 0o644),
 		os.WriteFile(filepath.Join(dir, "cpu.svg"), svg.Bytes(), 0o644),
 	)
+	if readme != "" {
+		err = errors.Join(err, replaceBetweenMarks(readme, short.String()))
+	}
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "\n%s\nwritten to %s: results.md, results.json, cpu.svg\n", md.String(), dir)
+	_, err = fmt.Fprintf(out, "\n%s\nwritten to %s: results.md, results.json, readme.md, cpu.svg\n", md.String(), dir)
 	return err
 }
 
@@ -160,6 +170,9 @@ func (r *report) markdown(out io.Writer) {
 		title := names
 		if names == "zipf" {
 			title = fmt.Sprintf("zipf, exponent %g", r.Zipf)
+		}
+		if n := r.rounds(names); n < r.Rounds {
+			title += fmt.Sprintf("; %d rounds, then the run was interrupted", n)
 		}
 		fmt.Fprintf(out, "\n## Names: %s\n\n", title)
 		fmt.Fprintln(out, "| server | CPU µs/query | user | system | fluid ÷ server (rounds) | its store | p50 µs | p99 µs | queries/s | answer bytes | memory MiB |")
@@ -187,6 +200,17 @@ func (r *report) markdown(out io.Writer) {
 	if r.Churn != nil {
 		r.Churn.markdown(out)
 	}
+}
+
+// rounds returns the number of rounds of a distribution that were finished.
+func (r *report) rounds(names string) int {
+	n := 0
+	for _, s := range r.Samples {
+		if s.Names == names {
+			n = max(n, s.Round+1)
+		}
+	}
+	return n
 }
 
 // ratio shows Fluid's cost relative to this row's.

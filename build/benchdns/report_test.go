@@ -64,7 +64,7 @@ func testReport() *report {
 		Date:    time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		Machine: machine{CPU: "Some CPU", CPUs: 2, Kernel: "6.1", Go: "go1.26"}, Workload: small,
 		Chain: []string{"errors"}, Rounds: 3, Seconds: 2, Rate: 500, Zipf: 1, Names: []string{"uniform", "zipf"},
-		Peers:  []peerInfo{{"fluid", "Fluid", 1.25}, {"hosts", "CoreDNS <hosts>", 0.1}},
+		Peers:  []peerInfo{{"fluid", "Fluid", "Fluid", 1.25}, {"hosts", "CoreDNS `hosts`", "CoreDNS <hosts>", 0.1}},
 		Absent: []absence{{"nsd", "not installed: nsd"}},
 	}
 	for _, names := range r.Names {
@@ -76,7 +76,7 @@ func testReport() *report {
 		)
 	}
 	r.Churn = &churnResult{
-		Wanted: 2000, Changes: 1990, Batches: 200,
+		Wanted: 2000, Changes: 1990, Batches: 200, Windows: 10, Urgent: true, Ratio: 1.5, RatioLow: 1.2, RatioHigh: 2,
 		Idle: phase{Answers: 100, P50: 100 * us, P99: 400 * us},
 		Busy: phase{Answers: 90, Lost: 1, Oldest: 12 * time.Millisecond, P50: 110 * us, P99: 600 * us},
 	}
@@ -109,10 +109,10 @@ func TestSummarize(t *testing.T) {
 func TestReportFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "out")
 	var shown strings.Builder
-	if err := testReport().write(dir, &shown); err != nil {
+	if err := testReport().write(dir, "", &shown); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"results.md", "results.json", "cpu.svg"} {
+	for _, name := range []string{"results.md", "results.json", "readme.md", "cpu.svg"} {
 		text, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -121,6 +121,52 @@ func TestReportFiles(t *testing.T) {
 	}
 	if !strings.Contains(shown.String(), "| nsd | not installed |") {
 		t.Errorf("an absent peer is not in the table:\n%s", &shown)
+	}
+}
+
+// The short table takes the place of the one before.
+func TestReadme(t *testing.T) {
+	dir := t.TempDir()
+	page := filepath.Join(dir, "README.md")
+	write := func(text string) error {
+		if err := os.WriteFile(page, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return testReport().write(dir, page, io.Discard)
+	}
+	if err := write("# Page\n\n" + beginMark + "old\n" + endMark + "\nend\n"); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, err := os.ReadFile(filepath.Join(dir, "readme.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "# Page\n\n" + beginMark + string(short) + endMark + "\nend\n"; string(got) != want {
+		t.Errorf("got:\n%s", got)
+	}
+	for _, page := range []string{"", beginMark, endMark + beginMark} {
+		if err := write(page); err == nil {
+			t.Errorf("%q: got no error", page)
+		}
+	}
+}
+
+// Of a run that was interrupted the finished rounds are shown.
+func TestReportOfInterrupted(t *testing.T) {
+	r := testReport()
+	r.Samples = r.Samples[:4] // two rounds of the first distribution
+	r.Interrupted, r.Churn = true, nil
+	var shown strings.Builder
+	if err := r.write(t.TempDir(), "", &shown); err != nil {
+		t.Fatal(err)
+	}
+	text := shown.String()
+	if !strings.Contains(text, "uniform; 2 rounds, then") || strings.Contains(text, "Names: zipf") || strings.Contains(text, "NaN") {
+		t.Errorf("got:\n%s", text)
 	}
 }
 

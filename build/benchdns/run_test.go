@@ -182,6 +182,26 @@ func TestRunInterrupted(t *testing.T) {
 	}
 }
 
+// What was measured before an interrupt is reported.
+func TestRunInterruptedLate(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds and starts servers")
+	}
+	needs(t, "dnsperf", "taskset")
+	t.Setenv("TMPDIR", t.TempDir())
+	ctx, cancel := context.WithCancel(t.Context())
+	out := t.TempDir()
+	shown := &watcher{text: "zipf     2  constant", found: cancel}
+	args := strings.Fields("-peers constant -services 100 -rounds 100 -seconds 100ms -rate 0 -names zipf -queries 100 -timeout 5m -out " + out)
+	if err := run(ctx, args, shown); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	text, err := os.ReadFile(filepath.Join(out, "results.md"))
+	if err != nil || !strings.Contains(string(text), "zipf, exponent 1; 2 rounds, then") {
+		t.Errorf("got %v:\n%s", err, text)
+	}
+}
+
 // watcher calls found when text is written.
 type watcher struct {
 	text  string
