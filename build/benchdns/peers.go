@@ -40,7 +40,7 @@ const fluid = "fluid"
 func peers() []peer {
 	return []peer{
 		{name: fluid, title: "Fluid", about: "Fluid's build/coredns; the data comes from fluid-agent over the feed", start: startFluid},
-		{name: "constant", title: "CoreDNS, a constant answer", about: "CoreDNS, a plugin that answers all with one prebuilt RRset by WriteMsg: the floor for a plugin", constant: true, start: startConstant},
+		{name: "constant", title: "CoreDNS, a constant answer", about: "CoreDNS, a plugin that answers all with one prebuilt RRset by WriteMsg", constant: true, start: startConstant},
 		{name: "hosts", title: "CoreDNS `hosts`", about: "CoreDNS, hosts plugin", start: startHosts},
 		{name: "file", title: "CoreDNS `file`", about: "CoreDNS, file plugin", start: startFile(false)},
 		{name: "file+cache", title: "CoreDNS `file` with `cache`", about: "CoreDNS, file plugin behind cache; all names fit, none expires", start: startFile(true)},
