@@ -36,7 +36,7 @@ type Agent struct {
 	store  committed
 	opened atomic.Pointer[store.Store] // of a server, for Raft's connections, which come before
 	certs  certificates
-	layer  *raftnet.Layer
+	layer  *raftnet.Layer // nil on a client
 	peers  *peers
 	view   *view
 	feed   *feed.Server
@@ -50,6 +50,12 @@ type Agent struct {
 	vouched    []mesh.Report // what the mesh was told of the DNS members here; of keepRoster
 	vouchedTo  *mesh.Mesh
 	badReports atomic.Uint64 // positions that DNS members of the mesh cannot have applied
+
+	follower  *follower     // keeps a client in touch with the servers; nil on a server
+	refresh   chan struct{} // capacity 1: a client wants to know who leads
+	clients   *clients      // that report to this server
+	followers *feed.Server  // serves them; nil on a client
+	handoff   *handoff      // their connections
 
 	refused       atomic.Uint64          // registrations that the mesh has no room for
 	joinErr       atomic.Pointer[string] // why joining has failed so far
@@ -72,7 +78,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Agent, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, log: log, failed: make(chan error, 1), stopping: make(chan struct{}), met: make(chan struct{}, 1)}
+	a := &Agent{cfg: cfg, log: log, failed: make(chan error, 1), stopping: make(chan struct{}), met: make(chan struct{}, 1), clients: newClients()}
 	if err := a.start(ctx); err != nil {
 		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()
@@ -89,11 +95,18 @@ func (a *Agent) start(ctx context.Context) error {
 		return err
 	}
 	a.undo.push("http listener", func(context.Context) error { return ignoreClosed(httpL.Close()) })
-	raftL, err := listen(ctx, "raft_bind", a.cfg.Raft.Bind, DefaultRaftBind, last.Raft, a.log)
+	role, err := a.cfg.role(dir, a.log)
 	if err != nil {
 		return err
 	}
-	a.undo.push("raft listener", func(context.Context) error { return ignoreClosed(raftL.Close()) })
+	var raftL net.Listener
+	if role == roleServer {
+		if raftL, err = listen(ctx, "raft_bind", a.cfg.Raft.Bind, DefaultRaftBind, last.Raft, a.log); err != nil {
+			return err
+		}
+		a.undo.push("raft listener", func(context.Context) error { return ignoreClosed(raftL.Close()) })
+		last.Raft = raftL.Addr().String()
+	}
 	socketL, adminL, err := a.listenSockets()
 	if err != nil {
 		return err
@@ -109,13 +122,23 @@ func (a *Agent) start(ctx context.Context) error {
 	if err := a.serveHTTP(httpL, adminL); err != nil { // answers "restoring" until the store is open
 		return err
 	}
-	if err := a.openStore(dir, raftL); err != nil {
+	if role == roleServer {
+		err = a.openStore(dir, raftL)
+	} else {
+		err = a.openClient(dir)
+	}
+	if err != nil {
 		return err
 	}
-	if err := (addresses{HTTP: httpL.Addr().String(), Raft: raftL.Addr().String()}).write(dir); err != nil {
+	if err := (addresses{HTTP: httpL.Addr().String(), Raft: last.Raft}).write(dir); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
 	if err := a.serveFeed(socketL); err != nil {
+		return err
+	}
+	if a.isClient() {
+		a.loop("follow", a.follower.run)
+	} else if err := a.serveClients(); err != nil {
 		return err
 	}
 	a.loop("roster", a.keepRoster)
@@ -134,8 +157,8 @@ func (a *Agent) start(ctx context.Context) error {
 		return err
 	}
 	pos := a.store.State().Position()
-	a.log.Info("agent started", "version", record.Version, "http", a.httpURL, "raft", raftL.Addr().String(),
-		"socket", a.socket, "data", dir, "position", pos.String(), "cluster", a.store.State().ClusterID())
+	a.log.Info("agent started", "version", record.Version, "role", role, "http", a.httpURL, "raft", last.Raft,
+		"socket", a.socket, "data", dir, "position", pos.String(), "cluster", a.clusterID())
 	return nil
 }
 
@@ -235,7 +258,12 @@ func (a *Agent) openHandler() error {
 	if err := a.registerMetrics(reg); err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
+	var follow func(net.Conn)
+	if !a.isClient() {
+		follow = a.handoff.give
+	}
 	a.http = api.New(api.Config{
+		Follow: follow, Report: a.report,
 		Writer: writer{a.store, a}, View: a.view, Cluster: a.store, Ephemeral: a, Mesh: a, State: a.store.State, Raft: a.raft, Ready: a.ready,
 		Everywhere: a.everywhere, Local: a.local, Members: a.members, Zones: a.zones, JoinSecret: a.cfg.Raft.JoinSecret, Stopping: a.stopping,
 		Metrics: reg, Gatherer: prometheus.Gatherers{reg, shared},

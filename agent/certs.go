@@ -82,6 +82,9 @@ func (a *Agent) connectionMetrics() []prometheus.Collector {
 				Help: "1 if the files as they are on disk cannot be used; older ones are in use.",
 			}, func() float64 { return boolFloat(r.Err() != nil) }))
 	})
+	if a.layer == nil {
+		return out
+	}
 	raft := func(f func(raftnet.Stats) float64) func() float64 {
 		return func() float64 { return f(a.layer.Stats()) }
 	}

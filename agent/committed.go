@@ -43,4 +43,7 @@ type committed interface {
 	Close() error
 }
 
-var _ committed = (*store.Store)(nil)
+var (
+	_ committed = (*store.Store)(nil)
+	_ committed = (*store.Client)(nil)
+)

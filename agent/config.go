@@ -204,8 +204,16 @@ func (c *Config) Validate() error {
 			bad(b.key+"_advertise", "", "is missing, and "+b.bind+" says not where others reach it", "set it to HOST:PORT of this host")
 		}
 	}
-	if c.Raft.Role == "client" {
-		bad("raft", c.Raft.Role, "needs a mesh, which is not built into this version", "use server or auto")
+	if c.Raft.Role == roleClient {
+		switch {
+		case c.Raft.Bootstrap != nil && *c.Raft.Bootstrap:
+			bad("raft", c.Raft.Role, "contradicts raft_bootstrap (RAFT_BOOTSTRAP): a client forms no cluster", "leave one of them out")
+		case !c.findsServers():
+			bad("raft", c.Raft.Role, "cannot find a server", "set raft_join_url (RAFT_JOIN_URL), or gossip_seeds (GOSSIP_SEEDS) together with gossip_impl (GOSSIP_IMPL) crdt or memberlist")
+		}
+		if c.Raft.CopiesDir != "" {
+			bad("raft_snapshot_copies_dir", c.Raft.CopiesDir, "cannot be filled by a client, which has no whole state", "set it on servers")
+		}
 	}
 	errs = append(errs, c.validateGossip()...)
 	errs = append(errs, c.validateSecurity()...)
@@ -275,7 +283,7 @@ func (c *Config) validateSecurity() []error {
 // points to a cluster and no other host can reach this one (the quick start).
 // A join URL rules it out, whatever else is set.
 func (c *Config) ShouldBootstrap() bool {
-	if c.Raft.JoinURL != "" {
+	if c.Raft.JoinURL != "" || c.Raft.Role == roleClient {
 		return false
 	}
 	if c.Raft.Bootstrap != nil {

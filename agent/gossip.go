@@ -47,9 +47,10 @@ func (a *Agent) runMesh(ctx context.Context) {
 	<-ctx.Done()
 }
 
-// initialized waits until this server knows its cluster.
+// initialized waits until this server knows its cluster. A client does not
+// wait: it may learn of the servers from the mesh.
 func (a *Agent) initialized(ctx context.Context) bool {
-	for !a.store.State().Initialized() {
+	for !a.isClient() && !a.store.State().Initialized() {
 		select {
 		case <-a.store.Changed(a.store.State().Position()):
 		case <-ctx.Done():
@@ -65,7 +66,7 @@ func (a *Agent) openMesh() (mesh.Mesh, error) {
 	g := a.cfg.Gossip
 	cfg := mesh.Config{
 		Impl: mesh.Impl(g.Impl), ID: a.meshID(), Name: a.memberName(), Role: mesh.RoleAgent,
-		Zone: a.cfg.Zone, Replica: a.view, Cluster: a.store.State().ClusterID(),
+		Zone: a.cfg.Zone, Replica: a.view, Cluster: a.clusterID(),
 		Bind: g.Bind, Advertise: g.Advertise, Seeds: g.Seeds, Label: g.Label, Keys: keyBytes(a.ring),
 		OnMember: func(mesh.Member) {
 			select {

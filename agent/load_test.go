@@ -164,7 +164,18 @@ func TestValidate(t *testing.T) {
 		{"every address, advertised", func(c *agent.Config) {
 			c.Raft.Bind, c.Raft.Advertise, c.Insecure = "0.0.0.0:11000", "10.0.0.1:11000", true
 		}, ""},
-		{"client", func(c *agent.Config) { c.Raft.Role = "client" }, "raft"},
+		{"client that finds nobody", func(c *agent.Config) { c.Raft.Role = "client" }, "raft"},
+		{"client with seeds of no mesh", func(c *agent.Config) { c.Raft.Role, c.Gossip.Seeds = "client", []string{"a:7946"} }, "raft"},
+		{"client with seeds", func(c *agent.Config) {
+			c.Raft.Role, c.Gossip.Seeds, c.Gossip.Impl = "client", []string{"a:7946"}, "crdt"
+		}, ""},
+		{"client with a URL", func(c *agent.Config) { c.Raft.Role, c.Raft.JoinURL = "client", "http://a:18080" }, ""},
+		{"client that bootstraps", func(c *agent.Config) {
+			c.Raft.Role, c.Raft.JoinURL, c.Raft.Bootstrap = "client", "http://a:18080", &yes
+		}, "raft"},
+		{"client with copies", func(c *agent.Config) {
+			c.Raft.Role, c.Raft.JoinURL, c.Raft.CopiesDir = "client", "http://a:18080", "/copies"
+		}, "raft_snapshot_copies_dir"},
 		{"files of instances", func(c *agent.Config) { c.ServicesDir = "/etc/fluid/services" }, "services_dir"},
 		{"open raft", func(c *agent.Config) { c.Raft.Bind = "10.0.0.1:11000" }, "raft_bind"},
 		{"IPv6 loopback", func(c *agent.Config) { c.HTTPBind, c.Raft.Bootstrap = "[::1]:18080", &yes }, ""},

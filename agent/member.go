@@ -59,7 +59,7 @@ func (a *Agent) meshable() error {
 	switch {
 	case a.cfg.Gossip.Impl == string(mesh.InMemory):
 		return fmt.Errorf("%w: set gossip_impl (GOSSIP_IMPL) to crdt or memberlist", api.ErrNoMesh)
-	case !a.store.State().Initialized():
+	case !a.isClient() && !a.store.State().Initialized():
 		return fmt.Errorf("%w: the cluster is not known yet", api.ErrNoMesh)
 	}
 	return nil
@@ -106,11 +106,8 @@ func (a *Agent) Nodes() []api.Node {
 	for _, o := range origins {
 		n := api.Node{
 			ID: o.Node.ID, Name: o.Node.Name, Zone: o.Node.Zone, Version: o.Node.Version, State: o.State.String(),
-			Addrs: []string{}, Members: append([]string{}, o.Node.Members...), Instances: o.Records, Bytes: o.Bytes,
+			Members: append([]string{}, o.Node.Members...), Instances: o.Records, Bytes: o.Bytes,
 			Origin: o.Origin.String(), Epoch: o.Epoch, Seq: o.Watermark, Behind: o.Behind > 0, Skewed: o.Skewed, Self: o.Own,
-		}
-		for _, addr := range o.Node.Addrs {
-			n.Addrs = append(n.Addrs, addr.String())
 		}
 		if o.Node.ID != "" {
 			n.Instances-- // the description of the node itself

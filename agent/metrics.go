@@ -47,7 +47,7 @@ func (a *Agent) registerMetrics(reg prometheus.Registerer) error {
 	state := func(f func(store.State) float64) func() float64 {
 		return func() float64 { return f(a.store.State()) }
 	}
-	for _, c := range append(append(a.connectionMetrics(), a.limitMetrics()...),
+	for _, c := range append(append(append(a.connectionMetrics(), a.limitMetrics()...), a.followMetrics()...),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info, bad, meshCollector{a},
 		gauge("applied_index", "Raft index that is applied.", state(func(s store.State) float64 { return float64(s.Position().Index) })),
 		gauge("generation", "Generation that the index counts in.", state(func(s store.State) float64 { return float64(s.Position().Generation) })),
@@ -69,6 +69,55 @@ func (a *Agent) registerMetrics(reg prometheus.Registerer) error {
 		}
 	}
 	return nil
+}
+
+// followMetrics tell the part in consensus; of a client how it follows, and of
+// a server who follows it.
+func (a *Agent) followMetrics() []prometheus.Collector {
+	role, follows := roleServer, func() float64 { return float64(a.following()) }
+	name, help := "followers", "Clients that follow this server."
+	if a.isClient() {
+		role, name, help = roleClient, "follows_server", "1 if this client follows a server."
+		follows = func() float64 {
+			url, _ := a.follower.follows()
+			return boolFloat(url != "")
+		}
+	}
+	out := []prometheus.Collector{
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: "fluid", Name: "role", Help: "1, with the agent's part in consensus: server or client.",
+			ConstLabels: prometheus.Labels{"role": role},
+		}, func() float64 { return 1 }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "fluid", Name: name, Help: help}, follows),
+	}
+	if !a.isClient() {
+		return out
+	}
+	for name, c := range map[string]struct {
+		help string
+		of   func(feed.ClientStats) uint64
+	}{
+		"sessions_total":  {"Sessions with servers.", func(s feed.ClientStats) uint64 { return s.Connects }},
+		"failures_total":  {"Sessions, and attempts at one, that ended with an error.", func(s feed.ClientStats) uint64 { return s.Failures }},
+		"snapshots_total": {"Full states taken from servers.", func(s feed.ClientStats) uint64 { return s.Snapshots }},
+		"batches_total":   {"Batches of changes taken from servers.", func(s feed.ClientStats) uint64 { return s.Batches }},
+	} {
+		out = append(out, prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "fluid", Subsystem: "follow", Name: name, Help: c.help},
+			func() float64 { return float64(c.of(a.follower.feed.Stats())) }))
+	}
+	return out
+}
+
+// following returns how many clients follow this server.
+func (a *Agent) following() int {
+	n := 0
+	members, _ := a.followers.Members()
+	for _, m := range members {
+		if m.Connected {
+			n++
+		}
+	}
+	return n
 }
 
 // connected returns how many DNS servers are connected.

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,8 +34,6 @@ type origin struct {
 	dir  string
 	view *view
 	id   record.OriginID
-	// created is when the origin was made, in milliseconds since the Unix epoch.
-	created int64
 
 	mu    sync.Mutex // one change at a time, from draft to commit; guards what follows
 	owner *catalog.Owner
@@ -46,9 +45,6 @@ type origin struct {
 type originState struct {
 	ID    string `json:"id"`
 	Epoch uint64 `json:"epoch"` // of the last start
-	// Created is in milliseconds since the Unix epoch; 0 in files of versions
-	// before this field.
-	Created int64 `json:"created"`
 }
 
 // openOrigin reads the origin, begins a new epoch, durably before anybody can
@@ -102,10 +98,6 @@ func (o *origin) begin(now time.Time) (id record.OriginID, epoch uint64, err err
 		}
 	}
 	st.Epoch = max(st.Epoch+1, uint64(now.UnixMilli()))
-	if st.Created == 0 {
-		st.Created = now.UnixMilli()
-	}
-	o.created = st.Created
 	if b, err = json.Marshal(st); err != nil {
 		return id, 0, err
 	}
@@ -310,14 +302,21 @@ func (a *Agent) tendOnce(now time.Time) {
 		c.Collect(ms)
 		return c.Advance(ms)
 	})
-	node := a.node()
+	node := record.Node{ID: a.meshID(), Name: a.cfg.NodeName(), Zone: a.cfg.Zone, Version: record.Version, HTTP: a.httpURL}
+	members, _ := a.feed.Members()
+	for _, m := range members {
+		if m.Connected {
+			node.Members = append(node.Members, m.ID)
+		}
+	}
+	slices.Sort(node.Members)
 	_, _, _ = a.origin.change(func(now int64, ow *catalog.Owner) (catalog.Item, bool, error) { // drafting a header cannot fail
 		it, changed := ow.Describe(now, &node)
 		return it, changed, nil
 	}, false)
-	for _, key := range append(a.origin.over(ms), a.staleReports()...) {
+	for _, key := range a.origin.over(ms) {
 		if _, err := a.origin.withdraw(key); err != nil && !errors.Is(err, catalog.ErrUnregistered) {
-			a.log.Error("could not withdraw a record", "key", string(key), "error", err)
+			a.log.Error("could not withdraw an instance", "key", string(key), "error", err)
 		}
 	}
 }
@@ -332,9 +331,6 @@ func (o *origin) over(now int64) (keys []record.Key) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for key, it := range o.items {
-		if key.Kind() != record.KindInstance {
-			continue
-		}
 		if in, err := record.DecodeInstance(it.Value); err == nil && in.Expires != 0 && in.Expires <= now {
 			keys = append(keys, key)
 		}

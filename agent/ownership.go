@@ -23,6 +23,7 @@ const (
 type claimant struct {
 	origin       record.OriginID
 	member, node string // id in the mesh, and name, of its agent; empty: not known yet
+	http         string // where its agent can be reached, by its own word; empty: that is not trusted
 }
 
 // String names the claimant for people.
@@ -51,7 +52,11 @@ func (a *Agent) claimants(service, id string) (out []claimant) {
 			}
 		}
 		n := nodes[v.Origin]
-		out = append(out, claimant{v.Origin, n.ID, n.Name})
+		cl := claimant{origin: v.Origin, member: n.ID, node: n.Name}
+		if a.cfg.trusted(n.HTTP) {
+			cl.http = n.HTTP
+		}
+		out = append(out, cl)
 	}
 	return out
 }
@@ -152,15 +157,18 @@ func (a *Agent) askOwner(ctx context.Context, cl claimant, req api.WithdrawReque
 }
 
 func (a *Agent) askOnce(ctx context.Context, cl claimant, req api.WithdrawRequest) (api.Vouched, error) {
+	url := cl.http
 	for _, sv := range a.store.Servers() {
-		if memberID(sv.ID) != cl.member {
-			continue
+		if memberID(sv.ID) == cl.member {
+			url = sv.HTTP // what the cluster agreed on goes before gossip
 		}
-		c, err := a.peers.to(sv.HTTP)
-		if err != nil {
-			return api.Vouched{}, err
-		}
-		return c.Withdraw(ctx, req)
 	}
-	return api.Vouched{}, errors.New("no server of the cluster has its id")
+	if url == "" {
+		return api.Vouched{}, errors.New("it is no server of the cluster, and gossip tells no address of it that can be trusted")
+	}
+	c, err := a.peers.to(url)
+	if err != nil {
+		return api.Vouched{}, err
+	}
+	return c.Withdraw(ctx, req)
 }

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 type peers struct {
 	secret string // join secret, else operator token
 	http   *http.Client
+	ca     string // file of the authorities of their certificates; empty: the system's
 
 	mu      sync.Mutex // guards clients
 	clients map[string]*api.Client
@@ -38,7 +41,7 @@ func newPeers(cfg *Config) (*peers, error) {
 		}
 		tr.DialTLSContext = dial
 	}
-	p := &peers{secret: cfg.Raft.JoinSecret, http: &http.Client{Transport: tr}, clients: map[string]*api.Client{}}
+	p := &peers{secret: cfg.Raft.JoinSecret, http: &http.Client{Transport: tr}, ca: cfg.TLSCAFile, clients: map[string]*api.Client{}}
 	if p.secret == "" {
 		p.secret = cfg.Token
 	}
@@ -57,6 +60,25 @@ func (p *peers) to(url string) (*api.Client, error) {
 		p.clients[url] = c
 	}
 	return c, err
+}
+
+// plain returns a function that connects to the agent at a base URL, for a
+// connection that will not go on with HTTP.
+func (p *peers) plain(base string) func(ctx context.Context, addr string) (net.Conn, error) {
+	return func(ctx context.Context, addr string) (net.Conn, error) {
+		if !strings.HasPrefix(base, "https:") {
+			return new(net.Dialer).DialContext(ctx, "tcp", addr)
+		}
+		if p.ca == "" {
+			d := tls.Dialer{Config: &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}}
+			return d.DialContext(ctx, "tcp", addr)
+		}
+		dial, err := pki.DialTLS(p.ca, "http/1.1")
+		if err != nil {
+			return nil, err
+		}
+		return dial(ctx, "tcp", addr)
+	}
 }
 
 // Forward implements store.Forwarder.
@@ -80,7 +102,8 @@ const (
 
 // join asks the agent at RAFT_JOIN_URL, or the leader it names, to take this
 // server in, until that is done or ctx ends. It never forms a cluster. It runs
-// at every start: that is how the cluster learns of a new address.
+// at every start: that is how the cluster learns of a new address. Where there
+// are servers enough the agent ends, to be started again as a client; see Run.
 func (a *Agent) join(ctx context.Context) {
 	said := ""
 	for pause := minJoinPause; ; pause = min(2*pause, maxJoinPause) {
@@ -91,7 +114,7 @@ func (a *Agent) join(ctx context.Context) {
 			return
 		case ctx.Err() != nil:
 			return
-		case errors.Is(err, store.ErrOtherCluster):
+		case errors.Is(err, store.ErrOtherCluster), errors.Is(err, store.ErrFull):
 			a.fail("join", err)
 			return
 		case err.Error() != said:
@@ -130,6 +153,6 @@ func (a *Agent) joinRequest() api.JoinRequest {
 	self := a.store.Self()
 	return api.JoinRequest{
 		ID: self.ID, Name: self.Name, Addr: a.raftAddr, HTTP: self.HTTP, Zone: self.Zone, Version: self.Version,
-		Protocol: self.Protocol, ClusterID: a.store.State().ClusterID(), Auto: a.cfg.Raft.Role == "auto",
+		Protocol: self.Protocol, ClusterID: a.clusterID(), Auto: a.cfg.Raft.Role == roleAuto,
 	}
 }

@@ -39,8 +39,7 @@ func (a *Agent) openStore(dir string, l net.Listener) error {
 	a.store = s
 	a.opened.Store(s)
 	a.undo.push("store", func(context.Context) error { return s.Close() })
-	a.view = newView(s, a.log)
-	a.loop("view", a.view.run)
+	a.openView()
 	if r := a.cfg.Raft; r.CopiesDir != "" {
 		a.copies = &copies{dir: r.CopiesDir, every: r.CopiesInterval, keep: int(r.CopiesKeep), state: s.State, log: a.log}
 		a.loop("copies", func(ctx context.Context) {
@@ -53,6 +52,12 @@ func (a *Agent) openStore(dir string, l net.Listener) error {
 		a.loop("join", a.join)
 	}
 	return nil
+}
+
+// openView begins to show what is committed.
+func (a *Agent) openView() {
+	a.view = newView(a.store, a.log)
+	a.loop("view", a.view.run)
 }
 
 // loop runs f in the background until it is undone.

@@ -21,8 +21,10 @@ func Reset(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(filepath.Join(dir, addressesFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("wipe data directory: %w", err)
+	for _, name := range []string{addressesFile, roleFile} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("wipe data directory: %w", err)
+		}
 	}
 	return nil
 }

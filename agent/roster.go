@@ -125,11 +125,15 @@ func (a *Agent) strangers(st store.State, here []feed.Member, seen *sightings) (
 
 func memberName(m feed.Member) string { return cmp.Or(m.Name, m.ID) }
 
-// local waits until the DNS members connected to this agent have applied pos,
-// or ctx ends, and returns how far they are.
+// local waits until the DNS members connected to this agent, or to the clients
+// that report to it, have applied pos, or ctx ends, and returns how far they are.
 func (a *Agent) local(ctx context.Context, pos record.Position) api.Applied {
 	for {
 		members, changed := a.feed.Members()
+		clients, more := a.clients.list(time.Now())
+		for _, c := range clients {
+			members = append(members, c.members...)
+		}
 		out := api.Applied{Members: make([]api.AppliedMember, len(members))}
 		waiting := false
 		for i, m := range members {
@@ -144,6 +148,7 @@ func (a *Agent) local(ctx context.Context, pos record.Position) api.Applied {
 		}
 		select {
 		case <-changed:
+		case <-more:
 		case <-a.stopping:
 			return out
 		case <-ctx.Done():
@@ -179,6 +184,7 @@ func (a *Agent) members() []api.Member {
 			Name: memberName(m), ID: m.ID, Role: "dns", State: state, Zone: a.cfg.Zone, Host: a.cfg.NodeName(), AppliedIndex: m.Applied.Index,
 		})
 	}
+	out = append(out, a.reporting(here)...)
 	applied, hosts := a.appliedInMesh(), a.hosts()
 	for _, m := range a.meshMembers() {
 		m.AppliedIndex, m.Host = applied[m.ID].Index, hosts[m.ID]

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fluid-sd/fluid/agent/api"
+	"github.com/fluid-sd/fluid/agent/store"
 	"github.com/fluid-sd/fluid/plugin/mesh"
 	"github.com/fluid-sd/fluid/plugin/record"
 )
@@ -25,6 +26,9 @@ func (a *Agent) everywhere(ctx context.Context, pos record.Position) api.Spread 
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	servers, self := a.store.Servers(), a.store.ServerID()
+	if a.isClient() { // no server, but it has DNS members as one has
+		servers = append(servers, store.Server{ID: self})
+	}
 	results := make(chan []api.AppliedMember, len(servers)+1)
 	for _, sv := range servers {
 		go func() {

@@ -16,6 +16,10 @@ func (a *Agent) raft() api.Raft {
 		Leader:  api.RaftLeader{ID: st.Leader.ID, Name: st.Leader.Name, Addr: st.Leader.Addr, HTTP: st.Leader.HTTP},
 		Servers: make([]api.RaftServer, len(st.Servers)), Self: a.joinRequest(), Time: time.Now(),
 	}
+	if a.isClient() {
+		out.ClusterID = a.clusterID()
+		out.Follows, _ = a.follower.follows()
+	}
 	for i, s := range st.Servers {
 		out.Servers[i] = api.RaftServerOf(s)
 	}
@@ -31,6 +35,7 @@ func (a *Agent) ready() (reasons []string, checks map[string]string) {
 		"instances": fmt.Sprint(st.Instances()),
 		"dns":       fmt.Sprintf("%d connected", a.connected()),
 		"leader":    "none known: writes are refused, DNS goes on",
+		"role":      roleServer,
 	}
 	if l := a.store.Leader(); l.ID != "" {
 		checks["leader"] = l.Name
@@ -38,6 +43,9 @@ func (a *Agent) ready() (reasons []string, checks map[string]string) {
 	a.certs.checks(checks)
 	if a.copies != nil {
 		checks["snapshot copies"] = a.copies.check()
+	}
+	if a.isClient() {
+		return a.clientReady(checks)
 	}
 	switch {
 	case st.Initialized():
@@ -57,4 +65,31 @@ func (a *Agent) ready() (reasons []string, checks map[string]string) {
 		reasons = append(reasons, err.Error())
 	}
 	return reasons, checks
+}
+
+// clientReady completes ready for a client. One that follows nobody is ready all
+// the same, as a server without a quorum is.
+func (a *Agent) clientReady(checks map[string]string) ([]string, map[string]string) {
+	url, why := a.follower.follows()
+	switch {
+	case url != "":
+		checks["role"] = "client, follows " + url
+	case why != nil:
+		checks["role"] = "client, follows nobody: " + why.Error()
+	default:
+		checks["role"] = "client, follows nobody yet"
+	}
+	if a.cfg.Raft.CopiesDir != "" {
+		checks["snapshot copies"] = "none: a client has no whole state"
+	}
+	if a.store.State().Initialized() {
+		return nil, checks
+	}
+	reason := "no state yet: looking for a server"
+	if url != "" {
+		reason = "no state yet: following " + url
+	} else if why != nil {
+		reason += ": " + why.Error()
+	}
+	return []string{reason}, checks
 }

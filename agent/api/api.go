@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
@@ -92,6 +93,11 @@ type Config struct {
 	State func() store.State
 	// Raft describes consensus.
 	Raft func() Raft
+	// Follow takes a connection on which a client wants to be told what is
+	// committed; it owns it and does not block. Nil: this agent is a client.
+	Follow func(net.Conn)
+	// Report takes in what a client tells, and answers how the cluster is.
+	Report func(ClientReport) (ClusterInfo, error)
 	// Everywhere blocks until every DNS member of the cluster has applied pos,
 	// or ctx ends, and says which have not.
 	Everywhere func(ctx context.Context, pos record.Position) Spread
@@ -142,6 +148,7 @@ func New(cfg Config) http.Handler {
 	s.overlayOps()
 	s.raftOps()
 	s.peerOps(mux)
+	s.followOps(mux)
 	s.streamOps(mux)
 	s.snapshotOps(mux)
 	s.memberOps()

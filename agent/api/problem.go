@@ -60,6 +60,7 @@ var kinds = []struct {
 	{store.ErrOtherCluster, http.StatusConflict, "other-cluster", "Server of another cluster", false},
 	{store.ErrFull, http.StatusConflict, "full", "The cluster has enough servers", false},
 	{ErrNoMesh, http.StatusConflict, "no-mesh", "This agent is in no mesh", false},
+	{ErrNotServer, http.StatusConflict, "not-server", "This agent is a client", false},
 	{store.ErrPrecondition, http.StatusPreconditionFailed, "precondition", "If-Match names another index", false},
 	{store.ErrTooLarge, http.StatusRequestEntityTooLarge, "too-large", "Too large", false},
 	{record.ErrTooLarge, http.StatusRequestEntityTooLarge, "too-large", "Too large", false},

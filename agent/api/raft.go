@@ -22,10 +22,12 @@ const (
 	ForwardPath  = "/v1/raft/forward"
 	AppliedPath  = "/v1/raft/applied"
 	WithdrawPath = "/v1/mesh/withdraw"
+	FollowPath   = "/v1/raft/follow"
+	ReportPath   = "/v1/raft/report"
 )
 
 // peerPaths are those that the join secret opens.
-var peerPaths = []string{JoinPath, ForwardPath, AppliedPath, WithdrawPath}
+var peerPaths = []string{JoinPath, ForwardPath, AppliedPath, WithdrawPath, FollowPath, ReportPath}
 
 func (s *server) raftOps() {
 	type output struct {
@@ -93,6 +95,12 @@ func (s *server) elsewhere(path string, err error) error {
 		}, http.Header{"Location": {nl.Leader.HTTP + path}})
 	}
 	return toProblem(err, "body")
+}
+
+// leader returns a *store.NotLeaderError that names the leader.
+func (s *server) leader() error {
+	l := s.Raft().Leader
+	return &store.NotLeaderError{Leader: store.Server{ID: l.ID, Name: l.Name, Addr: l.Addr, HTTP: l.HTTP}}
 }
 
 type joinInput struct{ Body JoinRequest }

@@ -27,7 +27,7 @@ func (s *server) snapshotOps(mux *http.ServeMux) {
 	doc.AddOperation(&huma.Operation{
 		OperationID: "save-snapshot", Method: http.MethodGet, Path: snapshotPath, Summary: "Back up what is committed", Tags: []string{raftTag},
 		Description: "Holds every write acknowledged before, and the cluster's private key: keep it as you keep the key of a certificate authority.",
-		Responses:   map[string]*huma.Response{"200": {Description: "A snapshot", Content: binary}, "503": {Description: "No leader"}},
+		Responses:   map[string]*huma.Response{"200": {Description: "A snapshot", Content: binary}, "307": {Description: "Ask the leader"}, "503": {Description: "No leader"}},
 	})
 	doc.AddOperation(&huma.Operation{
 		OperationID: "restore-snapshot", Method: http.MethodPost, Path: snapshotPath, Summary: "Replace what is committed by a snapshot", Tags: []string{raftTag},
@@ -43,6 +43,10 @@ func (s *server) saveSnapshot(w http.ResponseWriter, r *http.Request) {
 	st, err := s.Cluster.Linearizable(r.Context())
 	if err != nil {
 		writeProblem(w, err)
+		return
+	}
+	if !st.Whole() { // a client's, without the key
+		writeProblem(w, s.elsewhere(r.URL.RequestURI(), fmt.Errorf("%w; its servers have what a snapshot holds: %w", ErrNotServer, s.leader())))
 		return
 	}
 	pos := st.Position()
@@ -83,14 +87,23 @@ func (s *server) restoreSnapshot(w http.ResponseWriter, r *http.Request) {
 
 // SaveSnapshot returns a snapshot of what is committed.
 func (c *Client) SaveSnapshot(ctx context.Context) ([]byte, error) {
-	resp, data, err := c.once(ctx, http.MethodGet, c.base+snapshotPath, http.Header{}, nil)
-	if err != nil {
-		return nil, err
+	target := c.base + snapshotPath
+	for hop := 0; ; hop++ {
+		resp, data, err := c.once(ctx, http.MethodGet, target, http.Header{}, nil)
+		switch {
+		case err != nil:
+			return nil, err
+		case resp.StatusCode == http.StatusOK:
+			return data, nil
+		case resp.StatusCode != http.StatusTemporaryRedirect || hop == maxHops:
+			return nil, problemOf(resp, data)
+		}
+		loc, err := resp.Location()
+		if err != nil {
+			return nil, fmt.Errorf("redirect of %s: %w", target, err)
+		}
+		target = loc.String()
 	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, problemOf(resp, data)
-	}
-	return data, nil
 }
 
 // RestoreSnapshot replaces what is committed by a snapshot.

@@ -309,6 +309,7 @@ type Raft struct {
 	ClusterID    string       `json:"clusterId"`
 	Leader       RaftLeader   `json:"leader"`
 	Servers      []RaftServer `json:"servers" nullable:"false"`
+	Follows      string       `json:"follows,omitempty" doc:"HTTP address of the server that a client takes the committed state from."`
 	Self         JoinRequest  `json:"self" doc:"What this agent sends to a cluster that it wants to join."`
 	Time         time.Time    `json:"time" doc:"The clock of this agent."`
 }

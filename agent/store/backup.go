@@ -33,6 +33,10 @@ type SnapshotInfo struct {
 	Hash       uint64
 }
 
+// Whole reports whether the state holds all that a snapshot of the cluster
+// needs: a client's lacks the key and what servers keep of requests.
+func (st State) Whole() bool { return st.s.cluster.seed != "" }
+
 // WriteSnapshot writes the state to w, in the format that Restore and
 // ReadSnapshotInfo read. It holds the cluster's private key: whoever has it
 // can sign committed state. It streams, and needs no lock.

@@ -366,4 +366,3 @@ func TestClientDirectory(t *testing.T) {
 		t.Errorf("reset left %v", left)
 	}
 }
-

@@ -15,8 +15,8 @@ import (
 type Peers struct {
 	UIDs []uint32 // further users
 	GIDs []uint32 // groups, primary or supplementary, of further users
-	// Unchecked admits a connection whose user the system does not tell, such
-	// as one in memory. It is meant for tests.
+	// Unchecked admits a connection whose user the system does not tell. It is
+	// for connections that somebody else has checked, and for tests.
 	Unchecked bool
 }
 

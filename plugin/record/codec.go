@@ -288,6 +288,7 @@ func (n *Node) Append(b []byte) []byte {
 		b = AppendElem(b, 6, m)
 	}
 	b = AppendUint(b, 7, uint64(n.Created))
+	b = AppendString(b, 8, n.HTTP)
 	return append(b, n.unknown...)
 }
 
@@ -311,6 +312,8 @@ func DecodeNode(s string) (Node, error) {
 			n.Members = append(n.Members, data)
 		case 7:
 			n.Created = int64(num)
+		case 8:
+			n.HTTP = data
 		default:
 			return false, nil
 		}

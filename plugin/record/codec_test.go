@@ -102,7 +102,7 @@ func TestOtherRoundTrips(t *testing.T) {
 			t.Errorf("service: got %+v, %v; want %+v", got, err, s)
 		}
 	}
-	n := record.Node{ID: "x", Name: "host-1", Addrs: addrs("10.0.0.1", "2001:db8::1"), Zone: "a", Version: "1", Members: []string{"m1", "m2"}}
+	n := record.Node{ID: "x", Name: "host-1", Addrs: addrs("10.0.0.1", "2001:db8::1"), Zone: "a", Version: "1", Members: []string{"m1", "m2"}, HTTP: "http://10.0.0.1:18080"}
 	got, err := record.DecodeNode(string(n.Append(nil)))
 	if err != nil || !reflect.DeepEqual(got, n) {
 		t.Errorf("node: got %+v, %v; want %+v", got, err, n)

@@ -173,6 +173,9 @@ type Node struct {
 	// Created is when the data directory was made, in milliseconds since the
 	// Unix epoch. Of two nodes with one name the older keeps it.
 	Created int64
+	// HTTP is the base URL of the agent's HTTP interface for other agents. Who
+	// reads it decides whether to trust a word of gossip.
+	HTTP string
 
 	unknown string
 }

@@ -154,21 +154,7 @@ func (p *program) serve(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	log := newLogger(p.stderr, cfg)
-	ctx := cmd.Context()
-	a, err := agent.Start(ctx, cfg, log)
-	if err != nil {
-		return err
-	}
-	var failure error
-	select {
-	case <-ctx.Done():
-		log.Info("stopping")
-	case failure = <-a.Failed():
-	}
-	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-	defer cancel()
-	return errors.Join(failure, a.Stop(stopCtx))
+	return agent.Run(cmd.Context(), cfg, newLogger(p.stderr, cfg), stopTimeout)
 }
 
 func newLogger(w io.Writer, cfg agent.Config) *slog.Logger {
