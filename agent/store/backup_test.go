@@ -198,7 +198,8 @@ func TestRecoveryWithPeersFile(t *testing.T) {
 }
 
 func TestBadPeersFileIsRefused(t *testing.T) {
-	dir, _ := filled(t)
+	dir := t.TempDir()
+	filled(t, dir, 0)
 	write(t, dir, peersFile, "[{]")
 	if _, err := Open(testConfig(dir)); err == nil || !strings.Contains(err.Error(), peersFile) {
 		t.Errorf("got %v, want it to name the file", err)

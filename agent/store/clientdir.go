@@ -68,7 +68,7 @@ func usedLog(dir string, log *slog.Logger) (used bool, err error) {
 	if _, err := os.Stat(filepath.Join(dir, walDir)); errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	l, err := openLog(filepath.Join(dir, walDir), raftLogger(log), new(atomic.Uint64))
+	l, err := openLog(filepath.Join(dir, walDir), segmentSize, raftLogger(log), new(atomic.Uint64))
 	if err != nil {
 		return false, err
 	}

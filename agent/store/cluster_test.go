@@ -39,7 +39,7 @@ type node struct {
 
 func newCluster(t *testing.T, names ...string) *testCluster {
 	c := &testCluster{
-		t: t, root: t.TempDir(), conf: func(*Config) {}, log: slog.DiscardHandler,
+		t: t, root: memoryDir(t), conf: func(*Config) {}, log: slog.DiscardHandler,
 		nodes: map[string]*node{}, cut: map[[2]string]bool{}, mute: map[string]bool{},
 	}
 	t.Cleanup(c.stop)
@@ -72,7 +72,7 @@ func (c *testCluster) start(name string, bootstrap bool) *Store {
 	c.mu.Unlock()
 	cfg := Config{
 		Dir: n.dir, Name: name, HTTP: name, Bootstrap: bootstrap, Logger: slog.New(c.log).With("node", name),
-		CommitTimeout: 50 * time.Millisecond, Forwarder: &courier{c, name},
+		CommitTimeout: 50 * time.Millisecond, Forwarder: &courier{c, name}, segmentSize: 64 << 10,
 		Transport: func(id string) (raft.Transport, error) {
 			_, tr := raft.NewInmemTransportWithTimeout(raft.ServerAddress(name), time.Second)
 			c.mu.Lock()

@@ -75,6 +75,8 @@ type Config struct {
 	// trailingLogs replaces the number of entries kept behind a snapshot; for
 	// tests that need a follower to fall behind it.
 	trailingLogs *uint64
+	// segmentSize replaces the size of the log's files; for tests that make many.
+	segmentSize int
 	// single puts every command into an entry of its own, at once; for
 	// benchmarks of what gathering them is worth.
 	single bool
@@ -133,6 +135,9 @@ func (c *Config) setDefaults() error {
 		if *n.v <= 0 {
 			*n.v = n.def
 		}
+	}
+	if c.segmentSize == 0 {
+		c.segmentSize = segmentSize
 	}
 	if c.Voters > 5 {
 		errs = append(errs, fmt.Errorf("store: %d voters; at most 5 are useful", c.Voters))

@@ -306,7 +306,7 @@ func (r *linRun) heal() {
 }
 
 func TestLinearizable(t *testing.T) {
-	runs := 30
+	runs := 200
 	if testing.Short() {
 		runs = 5
 	}
@@ -316,9 +316,12 @@ func TestLinearizable(t *testing.T) {
 		}
 	}
 	for seed := range uint64(runs) {
-		if ok, plan := runLinear(t, seed, nil, false); !ok || t.Failed() {
-			t.Fatalf("seed %d is not linearizable; faults: %s", seed, strings.Join(plan, ", "))
-		}
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			t.Parallel()
+			if ok, plan := runLinear(t, seed, nil, false); !ok || t.Failed() {
+				t.Errorf("seed %d is not linearizable; faults: %s", seed, strings.Join(plan, ", "))
+			}
+		})
 	}
 }
 

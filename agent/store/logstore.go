@@ -15,7 +15,7 @@ import (
 	wal "github.com/hashicorp/raft-wal"
 )
 
-// segmentSize is how much of the log one file holds.
+// segmentSize is how much of the log one file holds, in bytes.
 const segmentSize = 16 << 20
 
 var (
@@ -39,11 +39,11 @@ type logStore struct {
 	recent  recent
 }
 
-func openLog(dir string, log hclog.Logger, applied *atomic.Uint64) (*logStore, error) {
+func openLog(dir string, segment int, log hclog.Logger, applied *atomic.Uint64) (*logStore, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create log directory: %w", err)
 	}
-	w, err := wal.Open(dir, wal.WithSegmentSize(segmentSize), wal.WithLogger(log), wal.WithMetaStore(&metaStore{}))
+	w, err := wal.Open(dir, wal.WithSegmentSize(segment), wal.WithLogger(log), wal.WithMetaStore(&metaStore{}))
 	if err != nil {
 		if errors.Is(err, os.ErrPermission) || isDiskFull(err) {
 			return nil, fmt.Errorf("open log %s: %w", dir, err)

@@ -51,7 +51,7 @@ func openDisk(cfg *Config) (_ *disk, err error) {
 		return nil, err
 	}
 	hlog := raftLogger(cfg.Logger)
-	if d.log, err = openLog(filepath.Join(cfg.Dir, walDir), hlog, &d.mark.applied); err != nil {
+	if d.log, err = openLog(filepath.Join(cfg.Dir, walDir), cfg.segmentSize, hlog, &d.mark.applied); err != nil {
 		return nil, err
 	}
 	var snapIndex uint64

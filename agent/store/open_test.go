@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -24,25 +25,26 @@ func TestSecondAgentOnTheDirectoryIsRefused(t *testing.T) {
 	}
 }
 
-// filled returns a closed data directory that has a snapshot and a log.
-func filled(t *testing.T) (dir string, want State) {
+// filled fills a data directory, which then has a snapshot and a log.
+func filled(t *testing.T, dir string, segment int) (want State) {
 	t.Helper()
-	dir = t.TempDir()
-	s := open(t, testConfig(dir))
+	cfg := testConfig(dir)
+	cfg.segmentSize = segment
+	s := open(t, cfg)
 	for i := range 5 {
 		register(t, s, instance("a", fmt.Sprintf("10.0.0.%d", i+1)))
 	}
 	if err := s.node().Snapshot().Error(); err != nil {
 		t.Fatal(err)
 	}
-	for i := range 5 {
+	for i := range 50 {
 		register(t, s, instance("b", fmt.Sprintf("10.0.0.%d", i+1)))
 	}
 	want = s.State()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return dir, want
+	return want
 }
 
 func TestDamagedDirectory(t *testing.T) {
@@ -67,7 +69,8 @@ func TestDamagedDirectory(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			dir, want := filled(t)
+			dir := t.TempDir()
+			want := filled(t, dir, 0)
 			tt.damage(t, dir)
 			s, err := Open(testConfig(dir))
 			if err == nil {
@@ -93,20 +96,22 @@ func TestDamagedDirectory(t *testing.T) {
 // TestDamageAnywhere flips a bit or cuts a file of the data directory. The
 // store must refuse it or come back with all that was written; never with less.
 func TestDamageAnywhere(t *testing.T) {
-	cases := 100
+	cases := 1000
 	if testing.Short() {
-		cases = 20
+		cases = 200
 	}
 	if v := os.Getenv("FLUID_DAMAGE_CASES"); v != "" {
 		if _, err := fmt.Sscan(v, &cases); err != nil {
 			t.Fatal(err)
 		}
 	}
-	src, want := filled(t)
+	src := memoryDir(t)
+	want := filled(t, src, 4<<10) // several segments
 	refused := 0
+	root := memoryDir(t)
 	for i := range cases {
 		rnd := rand.New(rand.NewPCG(uint64(i), 7))
-		dir := t.TempDir()
+		dir := filepath.Join(root, strconv.Itoa(i))
 		if err := os.CopyFS(dir, os.DirFS(src)); err != nil {
 			t.Fatal(err)
 		}
@@ -116,12 +121,17 @@ func TestDamageAnywhere(t *testing.T) {
 		s, err := Open(cfg)
 		if err != nil {
 			refused++
+			if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "reset") {
+				t.Errorf("case %d, %s: %v, want ErrCorrupt and how to repair it", i, what, err)
+			}
+			remove(t, root, strconv.Itoa(i))
 			continue
 		}
 		got := s.State()
 		if err := s.Close(); err != nil {
 			t.Errorf("case %d, %s: close: %v", i, what, err)
 		}
+		remove(t, root, strconv.Itoa(i))
 		if got.Hash() != want.Hash() || got.Position() != want.Position() {
 			t.Errorf("case %d, %s: opened at %s with hash %x, want %s, %x", i, what, got.Position(), got.Hash(), want.Position(), want.Hash())
 		}

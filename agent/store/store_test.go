@@ -4,10 +4,12 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
+	"golang.org/x/sys/unix"
 
 	"github.com/fluid-sd/fluid/plugin/record"
 )
@@ -23,6 +25,23 @@ func testConfig(dir string) Config {
 			return t, nil
 		},
 	}
+}
+
+// memoryDir returns a directory in memory if the machine has one with room, for
+// tests that make many directories and no claim about disks.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	const shm, room = "/dev/shm", 1 << 30
+	var st unix.Statfs_t
+	if err := unix.Statfs(shm, &st); err != nil || st.Bavail*uint64(st.Bsize) < room {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp(shm, "fluid-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // open opens a store that closes with the test, and waits until it leads.
