@@ -83,6 +83,10 @@ type engine struct {
 	fetch   fetching
 	serving map[string]*served
 
+	doubts   map[record.OriginID]*doubt
+	repairs  repairing
+	scrubbed record.OriginID // the last origin whose content was checked
+
 	reports   []Report            // how far the DNS members here are
 	questions map[string]question // who waits for more of that
 	surveys   map[*survey]bool    // questions to others
@@ -123,7 +127,7 @@ func newEngine(self, cluster string, seed uint64) *engine {
 	return &engine{
 		self: self, cluster: cluster, rng: rand.New(rand.NewPCG(seed, seed^0x5bf03635)),
 		moved: map[record.OriginID]int64{}, pulls: map[record.OriginID]*pull{},
-		asked: map[string]catalog.Head{}, serving: map[string]*served{},
+		asked: map[string]catalog.Head{}, serving: map[string]*served{}, doubts: map[record.OriginID]*doubt{},
 		questions: map[string]question{}, surveys: map[*survey]bool{},
 		stats: Stats{Dropped: map[string]uint64{}},
 	}
@@ -229,7 +233,7 @@ func (e *engine) drop(reason string) { e.stats.Dropped[reason]++ }
 // next returns when tick must be called, in milliseconds.
 func (e *engine) next() int64 {
 	due := int64(1<<63 - 1)
-	for _, t := range []int64{e.nextPush, e.nextHave, e.nextDigest, e.nextView, e.nextAsk, e.fetch.due} {
+	for _, t := range []int64{e.nextPush, e.nextHave, e.nextDigest, e.nextView, e.nextAsk, e.fetch.due, e.doubtDue()} {
 		if t != 0 {
 			due = min(due, t)
 		}
@@ -256,6 +260,7 @@ func (e *engine) tick(now int64, c *catalog.Catalog) {
 	if len(e.peers) == 0 {
 		e.nextHave, e.nextDigest, e.nextView, e.nextAsk, e.fetch = 0, 0, 0, 0, fetching{}
 		clear(e.pulls)
+		e.forgetDoubts(c)
 		return
 	}
 	e.schedule(now)
@@ -265,6 +270,7 @@ func (e *engine) tick(now int64, c *catalog.Catalog) {
 	}
 	if e.nextDigest != 0 && now >= e.nextDigest {
 		e.compare(now, c)
+		e.scrub(now, c)
 	}
 	if e.nextView != 0 && now >= e.nextView {
 		e.nextView = now + e.about(viewEvery)
@@ -281,6 +287,7 @@ func (e *engine) tick(now int64, c *catalog.Catalog) {
 		e.fetchFrom(now, c, pick(e.rng, e.active))
 	}
 	e.pullDue(now, c)
+	e.repair(now, c)
 }
 
 // takeFresh returns what was learned and not yet passed on, for a carrier that
@@ -427,7 +434,8 @@ func (e *engine) onDeltas(now int64, c *catalog.Catalog, from string, push bool,
 		if d.ResetTo != 0 {
 			e.stats.Resets++
 		}
-		if push || end == endAll && len(body) <= pushBytes {
+		anew := e.repaired(c, d.Origin)
+		if push || end == endAll && len(body) <= pushBytes && !anew {
 			e.learned(now, d)
 		} else {
 			e.moved[d.Origin] = now

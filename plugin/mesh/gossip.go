@@ -228,6 +228,11 @@ func (g *gossip) members() {
 		g.known[m.ID] = m
 		g.mu.Unlock()
 		g.track(m)
+		if m.State != Alive && m.ID != g.cfg.ID {
+			// A stream through a network that was cut can be stuck for many seconds
+			// after it heals, and so long can the pause be after dials that failed.
+			g.streams.Disconnect(transport.MemberID(m.ID))
+		}
 		g.do(func(now int64, c *catalog.Catalog) {
 			if m.ID != g.cfg.ID {
 				if m.State == Alive {

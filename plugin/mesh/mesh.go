@@ -203,6 +203,8 @@ type Stats struct {
 	BytesIn, BytesOut   uint64
 	Pulls               uint64            // requests sent
 	Resets              uint64            // full histories taken in
+	Mismatches          uint64            // origins found to hold other records than their owners or peers, or than was taken in
+	Repairs             uint64            // of these, taken anew
 	Dropped             map[string]uint64 // frames and deltas dropped, by reason
 	LastFrame           time.Time         // when the last frame came; zero: none did
 }

@@ -182,6 +182,7 @@ func (e *engine) onHave(now int64, c *catalog.Catalog, from string, body []byte)
 	for _, head := range h.heads {
 		e.note(from, head)
 		e.check(now, c, from, head, 0)
+		e.compareContent(now, c, from, head)
 	}
 	e.behind(now, c, from, h.at)
 	e.pullDue(now, c)
@@ -212,11 +213,12 @@ func (e *engine) compare(now int64, c *catalog.Catalog) {
 func bucketOf(id record.OriginID) int { return int(xxhash.Sum64(id[:]) % buckets) }
 
 func headSum(h catalog.Head) uint64 {
-	b := make([]byte, 0, 40)
+	b := make([]byte, 0, 48)
 	b = append(b, h.Origin[:]...)
 	b = binary.LittleEndian.AppendUint64(b, h.Epoch)
 	b = binary.LittleEndian.AppendUint64(b, h.Nonce)
 	b = binary.LittleEndian.AppendUint64(b, h.Watermark)
+	b = binary.LittleEndian.AppendUint64(b, h.Hash)
 	return xxhash.Sum64(b)
 }
 
@@ -270,6 +272,7 @@ func (e *engine) onHeads(now int64, c *catalog.Catalog, from string, body []byte
 		}
 		e.note(from, head)
 		e.check(now, c, peer, head, 0)
+		e.compareContent(now, c, from, head)
 	}
 	e.behind(now, c, from, h.at)
 	e.pullDue(now, c)

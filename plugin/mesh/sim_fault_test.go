@@ -3,6 +3,7 @@ package mesh
 import (
 	"flag"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/fluid-sd/fluid/plugin/catalog"
@@ -85,6 +86,17 @@ func (s *sim) crash(m *simMember, forget bool) {
 		m.e.peers = peers
 		m.e.refill()
 		m.due = 0
+	}
+}
+
+// kill stops a member for good; the others know.
+func (s *sim) kill(m *simMember) {
+	m.down = true
+	for _, o := range s.members {
+		if o != m {
+			o.e.peers = slices.Clone(o.e.peers) // one list serves all
+			o.e.peerDown(m.id)
+		}
 	}
 }
 

@@ -22,7 +22,9 @@ func (d *times) add(ms float64) {
 	d.n++
 }
 
-// at returns the time within which a share of all came; infinity is 1e9.
+const never = 1e9
+
+// at returns the time within which a share of all came, or never.
 func (d *times) at(share float64) float64 {
 	rank := int(float64(d.n+d.lost) * share)
 	for i, n := range d.steps {
@@ -30,7 +32,14 @@ func (d *times) at(share float64) float64 {
 			return float64(i) / 10
 		}
 	}
-	return 1e9
+	return never
+}
+
+func ms(t float64) string {
+	if t == never {
+		return "never"
+	}
+	return fmt.Sprintf("%.0f", t)
 }
 
 // spread is how changes reached the members.
@@ -142,8 +151,8 @@ func TestSpeed(t *testing.T) {
 			t.Logf("%-12s %7s %7s %7s %7s %8s %7s %7s %7s %s", "", "p50", "p99", "p99.9", "worst", "all p50", "all", "copies", "frames", "not delivered")
 			per := func(n int) float64 { return float64(n) / float64(sp.changes) / float64(r.members) }
 			show := func(what string, sp *spread, copies, frames int) {
-				t.Logf("%-12s %7.0f %7.0f %7.0f %7.0f %8.0f %7.0f %7.2f %7.2f %d of %d", what, sp.each.at(0.5), sp.each.at(0.99),
-					sp.each.at(0.999), sp.each.at(1), sp.all.at(0.5), sp.all.at(1), per(copies), per(frames), sp.each.lost, sp.each.lost+sp.each.n)
+				t.Logf("%-12s %7s %7s %7s %7s %8s %7s %7.2f %7.2f %d of %d", what, ms(sp.each.at(0.5)), ms(sp.each.at(0.99)),
+					ms(sp.each.at(0.999)), ms(sp.each.at(1)), ms(sp.all.at(0.5)), ms(sp.all.at(1)), per(copies), per(frames), sp.each.lost, sp.each.lost+sp.each.n)
 			}
 			show("crdt", sp, s.copies, s.frames)
 			if n := per(s.copies); n > 6 {

@@ -204,10 +204,12 @@ func (s *sim) latency() float64 {
 	return s.cfg.latency[0] + s.rng.Float64()*(s.cfg.latency[1]-s.cfg.latency[0])
 }
 
+var simAddrs = []netip.Addr{netip.MustParseAddr("10.0.0.9")}
+
 // write changes one of the member's instances and publishes it.
 func (s *sim) write(m *simMember, id string) catalog.Head {
 	now := int64(s.now) + m.skew
-	in := &record.Instance{Service: "web", ID: m.id + "-" + id, Weight: uint16(s.rng.IntN(60_000) + 1), Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.9")}}
+	in := &record.Instance{Service: "web", ID: m.id + "-" + id, Weight: uint16(s.rng.IntN(60_000) + 1), Addrs: simAddrs}
 	it, _, err := m.ow.Register(now, in)
 	if err != nil {
 		panic(err)

@@ -231,11 +231,13 @@ func (s *Streams) shed(p *peer, r Reason) {
 }
 
 // Disconnect ends the stream to a peer, if any, and drops what waits for it.
+// The next frame for the peer opens another, whatever failed before.
 func (s *Streams) Disconnect(id MemberID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p := s.peers[id]; p != nil {
 		s.shed(p, ReasonClosed)
+		p.failures, p.retry = 0, time.Time{}
 		if p.stream != nil {
 			p.stream.stop(ReasonClosed)
 		}
