@@ -144,6 +144,7 @@ func TestSpeed(t *testing.T) {
 			cfg := lan
 			cfg.members, cfg.origins = r.members, r.origins
 			s := newSim(cfg, *simSeed)
+			s.level()
 			s.run(simStart + 6000)
 			s.copies, s.frames = 0, 0
 			sp := s.measure(r.rate, r.seconds)

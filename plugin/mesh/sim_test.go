@@ -132,6 +132,22 @@ func (s *sim) run(until float64) {
 	s.now = until
 }
 
+// level gives every member what was written so far.
+func (s *sim) level() {
+	for _, m := range s.members {
+		if m.ow == nil {
+			continue
+		}
+		for _, d := range m.c.Pull(catalog.Want{Origin: m.ow.ID()}, 1<<30) {
+			for _, o := range s.members {
+				if _, err := o.c.Merge(int64(s.now), &d); err != nil {
+					panic(err)
+				}
+			}
+		}
+	}
+}
+
 // arm queues the member's next tick.
 func (s *sim) arm(m *simMember) {
 	due := max(float64(m.e.next()-m.skew), s.now)
