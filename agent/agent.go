@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -59,7 +60,7 @@ type Agent struct {
 
 	refused       atomic.Uint64          // registrations that the mesh has no room for
 	joinErr       atomic.Pointer[string] // why joining has failed so far
-	raftAddr      string                 // that other servers are told
+	raftAddr      string                 // that other servers are told; empty on a client
 	httpURL       string                 // that other agents are told
 	socket, admin string
 	handler       atomic.Pointer[http.Handler] // nil while state is restored
@@ -106,6 +107,7 @@ func (a *Agent) start(ctx context.Context) error {
 		}
 		a.undo.push("raft listener", func(context.Context) error { return ignoreClosed(raftL.Close()) })
 		last.Raft = raftL.Addr().String()
+		a.raftAddr = cmp.Or(a.cfg.Raft.Advertise, last.Raft)
 	}
 	socketL, adminL, err := a.listenSockets()
 	if err != nil {
@@ -157,7 +159,7 @@ func (a *Agent) start(ctx context.Context) error {
 		return err
 	}
 	pos := a.store.State().Position()
-	a.log.Info("agent started", "version", record.Version, "role", role, "http", a.httpURL, "raft", last.Raft,
+	a.log.Info("agent started", "version", record.Version, "role", role, "http", a.httpURL, "raft", a.raftAddr,
 		"socket", a.socket, "data", dir, "position", pos.String(), "cluster", a.clusterID())
 	return nil
 }

@@ -21,10 +21,6 @@ const auditFile = "audit.log"
 // openStore opens the data directory and starts consensus on l, which it takes
 // over.
 func (a *Agent) openStore(dir string, l net.Listener) error {
-	a.raftAddr = a.cfg.Raft.Advertise
-	if a.raftAddr == "" {
-		a.raftAddr = l.Addr().String()
-	}
 	s, err := store.Open(store.Config{
 		Dir: dir, Logger: a.log.With("part", "store"),
 		Transport: func(id string) (raft.Transport, error) { return a.raftTransport(l, id) },

@@ -17,6 +17,7 @@ const writeTimeout = 5 * time.Second
 
 // raftView is the part of GET /v1/raft that the tests look at.
 type raftView struct {
+	State  string `json:"state"`
 	Leader struct {
 		Name string `json:"name"`
 	} `json:"leader"`
