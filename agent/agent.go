@@ -267,7 +267,7 @@ func (a *Agent) openHandler() error {
 	a.http = api.New(api.Config{
 		Follow: follow, Report: a.report,
 		Writer: writer{a.store, a}, View: a.view, Cluster: a.store, Ephemeral: a, Mesh: a, State: a.store.State, Raft: a.raft, Ready: a.ready,
-		Everywhere: a.everywhere, Local: a.local, Members: a.members, Zones: a.zones, JoinSecret: a.cfg.Raft.JoinSecret, Stopping: a.stopping,
+		Everywhere: a.everywhere, Local: a.local, Members: a.members, News: a.view.News, Zones: a.zones, JoinSecret: a.cfg.Raft.JoinSecret, Stopping: a.stopping,
 		Metrics: reg, Gatherer: prometheus.Gatherers{reg, shared},
 		Node: a.cfg.NodeName(), Version: record.Version, Token: a.cfg.Token, Log: a.log, Now: time.Now,
 	})

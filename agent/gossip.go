@@ -157,8 +157,8 @@ func (v *view) attach(m mesh.Mesh) {
 func (v *view) Update(f func(*catalog.Catalog) catalog.Changes) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !f(v.cat).Empty() {
-		v.changed()
+	if ch := f(v.cat); !ch.Empty() {
+		v.changed(ch)
 	}
 }
 
@@ -166,9 +166,9 @@ func (v *view) Update(f func(*catalog.Catalog) catalog.Changes) {
 // returns it with its sequence number.
 func (v *view) commitOwn(now int64, ow *catalog.Owner, it catalog.Item) catalog.Item {
 	v.mu.Lock()
-	d, _ := ow.Commit(now, it)
+	d, ch := ow.Commit(now, it)
 	m := v.mesh
-	v.changed()
+	v.changed(ch)
 	v.mu.Unlock()
 	if m != nil {
 		m.Publish(d)
@@ -182,8 +182,9 @@ func (v *view) commitOwn(now int64, ow *catalog.Owner, it catalog.Item) catalog.
 }
 
 // changed wakes who waits for gossip. It is called with mu held.
-func (v *view) changed() {
+func (v *view) changed(ch catalog.Changes) {
 	v.version++
+	v.remember(ch)
 	close(v.gossip)
 	v.gossip = make(chan struct{})
 }

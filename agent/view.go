@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/rand"
 	"log/slog"
 	"slices"
 	"sync"
@@ -27,6 +28,8 @@ type view struct {
 	mesh mesh.Mesh // takes what is committed; nil without one
 
 	version uint64        // of the gossip known
+	boot    string        // random; versions count from its start
+	recent  []news        // what the latest versions changed, oldest first
 	gossip  chan struct{} // closed when version rises
 
 	started time.Time
@@ -35,7 +38,7 @@ type view struct {
 var _ api.View = (*view)(nil)
 
 func newView(s committed, log *slog.Logger) *view {
-	return &view{store: s, log: log, cat: catalog.New(), gossip: make(chan struct{}), started: time.Now()}
+	return &view{store: s, log: log, cat: catalog.New(), gossip: make(chan struct{}), boot: rand.Text()[:8], started: time.Now()}
 }
 
 // run follows the store until ctx ends, so that readers find little to do.

@@ -91,6 +91,11 @@ type Config struct {
 	Mesh Mesh
 	// State returns what this agent has applied.
 	State func() store.State
+	// News returns the services that gossip has changed since a version that it
+	// returned, the version now, and a channel that is closed once there is a
+	// later one. It reports false for a version that it does not know any more;
+	// the empty one is now.
+	News func(since string) (services []string, now string, ok bool, changed <-chan struct{})
 	// Raft describes consensus.
 	Raft func() Raft
 	// Follow takes a connection on which a client wants to be told what is

@@ -59,13 +59,14 @@ func newBench(t *testing.T, edit ...func(*api.Config)) *bench {
 			return api.Spread{Everywhere: true, ClientTTL: "5s"}
 		},
 		Local: func(context.Context, record.Position) api.Applied { return api.Applied{} },
+		News:  func(string) ([]string, string, bool, <-chan struct{}) { return nil, "test-1", true, nil },
 		Zones: func() []string { return []string{"fluid.internal."} },
 		Members: func() []api.Member {
 			return []api.Member{{Role: "dns", ID: "a"}, {Role: "agent", ID: "b"}, {Role: "dns", ID: "c"}}
 		},
 		State: s.State, Metrics: reg, Gatherer: reg, Log: log, Now: time.Now, Version: "test",
 		Raft: func() api.Raft {
-			return api.Raft{State: s.Status().State, Servers: []api.RaftServer{{ID: s.ServerID(), Name: "node1"}}}
+			return api.Raft{State: s.Status().State, Servers: []api.RaftServer{{ID: s.ServerID(), Name: "node1", Suffrage: "voter"}}}
 		},
 		Ready: func() ([]string, map[string]string) { return nil, map[string]string{"leader": "node1"} },
 	}

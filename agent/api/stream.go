@@ -69,9 +69,9 @@ func (c *Client) DeleteInstance(ctx context.Context, service, id string, opt *Ep
 // maxEventLine bounds one line of an event stream, in bytes.
 const maxEventLine = 64 << 10
 
-// Watch calls f with each committed change after a
-// position GENERATION:INDEX, or from now on if after is empty. It blocks until
-// f or ctx ends it, with their error, or the agent does, with io.EOF.
+// Watch calls f with each change after a position GENERATION:INDEX, or from now
+// on if after is empty. It blocks until f or ctx ends it, with their error, or
+// the agent does, with io.EOF.
 func (c *Client) Watch(ctx context.Context, after string, f func(Event) error) error {
 	target := c.base + "/v1/watch"
 	if after != "" {

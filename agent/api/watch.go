@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -22,9 +23,12 @@ const heartbeat = 15 * time.Second
 type Event struct {
 	Generation uint64 `json:"generation"`
 	Index      uint64 `json:"index"`
-	Kind       string `json:"kind" doc:"instance, service, overlay or reset: everything may have changed."`
+	Kind       string `json:"kind" doc:"instance, service, overlay, member, raft, or reset: everything may have changed."`
 	Service    string `json:"service,omitempty"`
 	ID         string `json:"id,omitempty"`
+	Name       string `json:"name,omitempty"`  // of a member or a server
+	State      string `json:"state,omitempty"` // of a member; of a server its suffrage, or leader
+	Tier       string `json:"tier,omitempty"`  // gossip, where no commit changed it
 	Deleted    bool   `json:"deleted,omitempty"`
 }
 
@@ -32,9 +36,10 @@ type Event struct {
 func (s *server) streamOps(mux *http.ServeMux) {
 	doc := s.huma.OpenAPI()
 	doc.AddOperation(&huma.Operation{
-		OperationID: "watch", Method: http.MethodGet, Path: "/v1/watch", Summary: "Committed changes as server-sent events", Tags: []string{"watch"},
-		Description: "Each event has the id GENERATION:INDEX; a client that reconnects with it as Last-Event-ID, or ?after=, misses nothing. " +
-			"Without one it starts with what comes next. An event of kind reset says that the past is not known any more: read anew.",
+		OperationID: "watch", Method: http.MethodGet, Path: "/v1/watch", Summary: "Changes as server-sent events", Tags: []string{"watch"},
+		Description: "Kinds: instance, service, overlay, member, raft, and reset, which says that the past is not known any more: read anew. " +
+			"Of what gossip changed, an event names the service. A client that reconnects with the id of its last event as Last-Event-ID, or ?after=, misses nothing; " +
+			"?after=GENERATION:INDEX starts behind a commit, neither starts with what comes next.",
 		Parameters: []*huma.Param{{Name: "after", In: "query", Schema: &huma.Schema{Type: huma.TypeString}, Description: "Position after which to start."}},
 		Responses:  map[string]*huma.Response{"200": {Description: "text/event-stream"}},
 	})
@@ -51,67 +56,80 @@ func (s *server) watch(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, ErrUnsynced)
 		return
 	}
-	pos := s.State().Position()
 	from := r.URL.Query().Get("after")
 	if id := r.Header.Get("Last-Event-ID"); id != "" {
 		from = id
 	}
-	if from != "" {
-		var err error
-		if pos, err = record.ParsePosition(from); err != nil {
-			writeProblem(w, err)
-			return
-		}
+	wt := &watcher{server: s, w: w}
+	if err := wt.resumeAt(from); err != nil {
+		writeProblem(w, err)
+		return
 	}
-	rc := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)
-	tick := time.NewTicker(heartbeat)
-	defer tick.Stop()
-	if now := s.State().Position(); now.Before(pos) {
+	_ = wt.run(r) // the client is gone, or the agent stops
+}
+
+// run writes events until the client is gone or the agent stops.
+func (wt *watcher) run(r *http.Request) error {
+	rc := http.NewResponseController(wt.w)
+	alive, look := time.NewTicker(heartbeat), time.NewTicker(lookAround)
+	defer alive.Stop()
+	defer look.Stop()
+	if now := wt.State().Position(); now.Before(wt.pos) {
 		// Of a later generation, or of a history that is gone.
-		if writeEvent(w, Event{Generation: now.Generation, Index: now.Index, Kind: "reset"}) != nil {
-			return
+		wt.pos = now
+		if err := wt.write(Event{Kind: "reset"}); err != nil {
+			return err
 		}
-		pos = now
+	}
+	if err := wt.around(); err != nil {
+		return err
 	}
 	for {
-		if rc.Flush() != nil {
-			return
+		if err := rc.Flush(); err != nil {
+			return err
 		}
+		_, _, _, gossip := wt.News(wt.news)
+		var err error
 		select {
-		case <-s.Cluster.Changed(pos):
-			next, err := s.events(w, pos)
-			if err != nil {
-				return
-			}
-			pos = next
-		case <-tick.C:
-			if _, err := fmt.Fprint(w, ": still here\n\n"); err != nil {
-				return
-			}
-		case <-s.Stopping:
-			return
+		case <-wt.Cluster.Changed(wt.pos):
+			err = wt.committed()
+		case <-gossip:
+			err = wt.gossip()
+		case <-look.C:
+			err = wt.around()
+		case <-alive.C:
+			_, err = fmt.Fprint(wt.w, ": still here\n\n")
+		case <-wt.Stopping:
+			return nil
 		case <-r.Context().Done():
-			return
+			return r.Context().Err()
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
 
-// events writes what changed after pos and returns the position reached.
-func (s *server) events(w http.ResponseWriter, pos record.Position) (record.Position, error) {
-	st := s.State()
-	now := st.Position()
-	if now == pos {
-		return pos, nil
+// committed writes what was committed after the position reached.
+func (wt *watcher) committed() error {
+	st := wt.State()
+	now, before := st.Position(), wt.pos
+	if now == before {
+		return nil
 	}
-	entries, ok := st.Since(pos)
+	entries, ok := st.Since(before)
 	if !ok {
-		return now, writeEvent(w, Event{Generation: now.Generation, Index: now.Index, Kind: "reset"})
+		wt.pos = now
+		return wt.write(Event{Kind: "reset"})
 	}
-	for _, e := range entries {
-		ev := Event{Generation: now.Generation, Index: e.Index, Service: e.Key.Service(), Deleted: e.Deleted}
+	for i, e := range entries {
+		if i+1 == len(entries) || entries[i+1].Index != e.Index {
+			wt.pos = record.Position{Generation: now.Generation, Index: e.Index} // whole: a client can go on behind it
+		}
+		ev := Event{Index: e.Index, Service: e.Key.Service(), Deleted: e.Deleted}
 		switch e.Key.Kind() {
 		case record.KindInstance:
 			ev.Kind, ev.ID = "instance", string(e.Key)[len("i/")+len(ev.Service)+1:]
@@ -122,19 +140,22 @@ func (s *server) events(w http.ResponseWriter, pos record.Position) (record.Posi
 		default:
 			continue
 		}
-		if err := writeEvent(w, ev); err != nil {
-			return now, err
+		if err := wt.write(ev); err != nil {
+			return err
 		}
 	}
-	return now, nil
+	wt.pos = now
+	return nil
 }
 
-func writeEvent(w http.ResponseWriter, ev Event) error {
+// write writes one event. Its index is the position reached, unless it has one.
+func (wt *watcher) write(ev Event) error {
+	ev.Generation, ev.Index = wt.pos.Generation, cmp.Or(ev.Index, wt.pos.Index)
 	b, err := json.Marshal(ev)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(w, "id: %d:%d\nevent: %s\ndata: %s\n\n", ev.Generation, ev.Index, ev.Kind, b)
+	_, err = fmt.Fprintf(wt.w, "id: %s\nevent: %s\ndata: %s\n\n", wt.id(), ev.Kind, b)
 	return err
 }
 

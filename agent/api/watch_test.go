@@ -4,8 +4,11 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -110,5 +113,80 @@ func TestPrometheusSD(t *testing.T) {
 		if got := got[1].Labels[k]; got != want {
 			t.Errorf("%s: got %q, want %q", k, got, want)
 		}
+	}
+}
+
+// What one commit changed comes again, all of it, after an id in its midst.
+func TestWatchResumesWhole(t *testing.T) {
+	b := newBench(t)
+	start := b.store.State().Position().String()
+	if r := b.do("POST", "/v1/apps", `[{"appId":"web","ip":"10.0.0.1"},{"appId":"web","ip":"10.0.0.2"},{"appId":"web","ip":"10.0.0.3"}]`); r.status != http.StatusCreated {
+		t.Fatal(r.text)
+	}
+	for read := 1; read <= 4; read++ {
+		ids, first := b.events("?after="+start, nil, read, func() {})
+		seen := map[string]bool{}
+		for _, ev := range first {
+			seen[ev.Kind+ev.ID] = true
+		}
+		if read < 4 {
+			_, rest := b.events("", map[string]string{"Last-Event-ID": ids[len(ids)-1]}, 4, func() {})
+			for _, ev := range rest {
+				seen[ev.Kind+ev.ID] = true
+			}
+		}
+		if len(seen) != 4 {
+			t.Errorf("resumed after %d: got only %v", read, seen)
+		}
+	}
+}
+
+// Members, servers and gossip are watched, too.
+func TestWatchAround(t *testing.T) {
+	var mu sync.Mutex // guards what follows
+	state, version, wake := "alive", 1, make(chan struct{})
+	b := newBench(t, func(c *api.Config) {
+		c.Members = func() []api.Member {
+			mu.Lock()
+			defer mu.Unlock()
+			return []api.Member{{ID: "dns-1", Name: "host-dns", Role: "dns", State: state}}
+		}
+		c.News = func(since string) ([]string, string, bool, <-chan struct{}) {
+			mu.Lock()
+			defer mu.Unlock()
+			now := fmt.Sprintf("boot-%d", version)
+			if since == "" || since == now {
+				return nil, now, true, wake
+			}
+			old := make(chan struct{})
+			close(old)
+			return []string{"cache"}, now, since == "boot-1", old
+		}
+	})
+	ids, got := b.events("", nil, 2, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		state, version = "dead", 2
+		close(wake)
+		wake = make(chan struct{})
+	})
+	want := []api.Event{{Kind: "service", Service: "cache", Tier: "gossip"}, {Kind: "member", ID: "dns-1", Name: "host-dns", State: "dead"}}
+	for i := range got {
+		got[i].Generation, got[i].Index = 0, 0
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %+v", got)
+	}
+	// Who was away hears what is not as it was; who was not hears nothing twice.
+	mu.Lock()
+	state = "alive"
+	mu.Unlock()
+	_, again := b.events("?after="+ids[1], nil, 1, func() {})
+	if len(again) != 1 || again[0].Kind != "member" || again[0].State != "alive" {
+		t.Errorf("resumed: got %+v", again)
+	}
+	_, reset := b.events("?after="+strings.Replace(ids[1], "boot-2", "boot-0", 1), nil, 3, func() {})
+	if len(reset) != 3 || reset[2].Kind != "reset" {
+		t.Errorf("after gossip that is not known any more: got %+v", reset)
 	}
 }

@@ -19,10 +19,11 @@ func (c *ctl) watchCmd() *cobra.Command {
 	var after string
 	var count int
 	cmd := &cobra.Command{
-		Use: "watch", Short: "Show committed changes as they come, until it is interrupted", Args: cobra.NoArgs,
-		Long: `Show committed changes as they come, until it is interrupted. JSON output is
-one object per line. A reset says that the past is not known any more. What
-only gossip carries, ephemeral instances among it, is not shown.`,
+		Use: "watch", Short: "Show changes as they come, until it is interrupted", Args: cobra.NoArgs,
+		Long: `Show changes as they come, until it is interrupted: of services, instances and
+overlays, of members, and of the servers of consensus. JSON output is one
+object per line. A reset says that the past is not known any more. Of what only
+gossip carries, ephemeral instances among it, the service is named.`,
 		Example: "  fluidctl watch\n  fluidctl watch --after 1:42 -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if count < 0 {
@@ -77,6 +78,13 @@ func (c *ctl) event(at string, ev api.Event) error {
 	switch {
 	case ev.Kind == "reset":
 		what, name = "everything may have changed", "-"
+	case ev.State != "":
+		name = ev.Name
+		if !ev.Deleted {
+			what = ev.State
+		}
+	case ev.Tier == "gossip":
+		what = "changed by gossip"
 	case ev.Service == "":
 		name = ev.ID
 	case ev.ID != "":
