@@ -81,7 +81,7 @@ type sim struct {
 	size    int            // bytes of the last change, as it was published
 }
 
-const simStart = 1_000_000
+const simStart = 100_000_000 // more than clocks can be off
 
 func newSim(cfg simConfig, seed uint64) *sim {
 	s := &sim{cfg: cfg, rng: rand.New(rand.NewPCG(seed, 3)), now: simStart, byID: map[string]*simMember{}, side: map[string]int{}}
@@ -103,8 +103,8 @@ func newSim(cfg simConfig, seed uint64) *sim {
 		// all; what a member sends to itself is dropped.
 		m.e.peers = ids
 		m.e.refill()
-		m.e.schedule(int64(s.now))
-		m.e.nextDigest = int64(s.now) + m.e.about(digestEvery)
+		m.e.schedule(int64(s.now) + m.skew)
+		m.e.nextDigest = int64(s.now) + m.skew + m.e.about(digestEvery)
 		if i < cfg.origins {
 			ow, _, err := m.c.Own(int64(s.now)+m.skew, record.OriginID{byte(i), byte(i >> 8), 1}, 1, uint64(i)+1, nil)
 			if err != nil {
