@@ -48,6 +48,9 @@ type Agent struct {
 	ring   *transport.Keyring        // of the mesh; nil without keys
 	met    chan struct{}             // capacity 1: the mesh met somebody, or lost him
 
+	cloned chan record.OriginID // capacity 1: see noteClone
+	reaped atomic.Uint64        // origins that this agent reaped
+
 	vouched    []mesh.Report // what the mesh was told of the DNS members here; of keepRoster
 	vouchedTo  *mesh.Mesh
 	badReports atomic.Uint64 // positions that DNS members of the mesh cannot have applied
@@ -79,7 +82,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Agent, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, log: log, failed: make(chan error, 1), stopping: make(chan struct{}), met: make(chan struct{}, 1), clients: newClients()}
+	a := &Agent{cfg: cfg, log: log, failed: make(chan error, 1), stopping: make(chan struct{}), met: make(chan struct{}, 1), cloned: make(chan record.OriginID, 1), clients: newClients()}
 	if err := a.start(ctx); err != nil {
 		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()
@@ -154,6 +157,7 @@ func (a *Agent) start(ctx context.Context) error {
 	}
 	if a.cfg.Gossip.Impl != string(mesh.InMemory) {
 		a.loop("mesh", a.runMesh)
+		a.loop("reaper", a.reap)
 	}
 	if err := a.openHandler(); err != nil {
 		return err

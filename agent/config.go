@@ -97,6 +97,9 @@ type GossipConfig struct {
 	Compression bool     `koanf:"gossip_compression"`
 	Label       string   `koanf:"gossip_label"`
 	Allow       []string `koanf:"gossip_allow"` // CIDRs
+	// ReapAfter is how long a node is dead until the leader drops what it
+	// registered for good.
+	ReapAfter time.Duration `koanf:"gossip_reap_after"`
 }
 
 // Default returns the configuration of an agent that was told nothing.
@@ -111,7 +114,7 @@ func Default() Config {
 			CopiesInterval:    time.Hour,
 			CopiesKeep:        48,
 		},
-		Gossip: GossipConfig{Impl: "inmemory"},
+		Gossip: GossipConfig{Impl: "inmemory", ReapAfter: 72 * time.Hour},
 	}
 }
 
@@ -182,6 +185,9 @@ func (c *Config) Validate() error {
 		if p, err := url.Parse(u); err != nil || (p.Scheme != "http" && p.Scheme != "https") || p.Host == "" {
 			bad("raft_join_url", u, "is not an agent's URL", "use http://HOST:18080 or https://HOST:18080")
 		}
+	}
+	if c.Gossip.ReapAfter < time.Second {
+		bad("gossip_reap_after", c.Gossip.ReapAfter.String(), "is too short", "use 1s or more, for example 72h")
 	}
 	if c.Raft.SnapshotInterval < 5*time.Millisecond {
 		bad("raft_snapshot_interval", c.Raft.SnapshotInterval.String(), "is too short", "use 5ms or more, for example 30s")

@@ -68,6 +68,7 @@ func (a *Agent) openMesh() (mesh.Mesh, error) {
 		Impl: mesh.Impl(g.Impl), ID: a.meshID(), Name: a.memberName(), Role: mesh.RoleAgent,
 		Zone: a.cfg.Zone, Replica: a.view, Cluster: a.clusterID(),
 		Bind: g.Bind, Advertise: g.Advertise, Seeds: g.Seeds, Label: g.Label, Keys: keyBytes(a.ring),
+		OnClone: a.noteClone,
 		OnMember: func(mesh.Member) {
 			select {
 			case a.met <- struct{}{}:

@@ -70,6 +70,7 @@ var usage = map[string]string{
 	"gossip_compression":            "compress mesh frames",
 	"gossip_label":                  "label that keeps meshes apart",
 	"gossip_allow":                  "networks that may join, comma-separated CIDRs",
+	"gossip_reap_after":             "how long a node is dead until what it registered is dropped for good (default: 72h)",
 }
 
 // keys returns the YAML keys of Config in order, with the type of each.

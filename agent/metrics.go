@@ -44,11 +44,14 @@ func (a *Agent) registerMetrics(reg prometheus.Registerer) error {
 	bad := prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Namespace: "fluid", Subsystem: "gossip", Name: "bad_acks_total", Help: "Positions above the known commit that members of the mesh reported as applied.",
 	}, func() float64 { return float64(a.badReports.Load()) })
+	reaps := prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Namespace: "fluid", Subsystem: "gossip", Name: "reaped_origins_total", Help: "Origins dead for long that this agent dropped for good, as the leader.",
+	}, func() float64 { return float64(a.reaped.Load()) })
 	state := func(f func(store.State) float64) func() float64 {
 		return func() float64 { return f(a.store.State()) }
 	}
 	for _, c := range append(append(append(a.connectionMetrics(), a.limitMetrics()...), a.followMetrics()...),
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info, bad, meshCollector{a},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info, bad, reaps, meshCollector{a},
 		gauge("applied_index", "Raft index that is applied.", state(func(s store.State) float64 { return float64(s.Position().Index) })),
 		gauge("generation", "Generation that the index counts in.", state(func(s store.State) float64 { return float64(s.Position().Generation) })),
 		gauge("instances", "Committed instances.", state(func(s store.State) float64 { return float64(s.Instances()) })),

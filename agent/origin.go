@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fluid-sd/fluid/plugin/catalog"
@@ -33,10 +34,10 @@ const (
 type origin struct {
 	dir  string
 	view *view
-	id   record.OriginID
+	id   atomic.Pointer[record.OriginID] // changed by renew alone
 
-	mu    sync.Mutex // one change at a time, from draft to commit; guards what follows
-	owner *catalog.Owner
+	mu    sync.Mutex     // one change at a time, from draft to commit; guards what follows
+	owner *catalog.Owner // changed with the view's lock held as well
 	file  *os.File
 	items map[record.Key]catalog.Item // live, as on disk
 }
@@ -51,16 +52,29 @@ type originState struct {
 // see it, and makes its instances visible.
 func openOrigin(dir string, v *view, now time.Time) (*origin, error) {
 	o := &origin{dir: dir, view: v}
-	id, epoch, err := o.begin(now)
-	if err != nil {
-		return nil, fmt.Errorf("origin: %w", err)
-	}
-	o.id = id
+	var err error
 	if o.items, err = readItems(filepath.Join(dir, itemsFile)); err != nil {
 		return nil, fmt.Errorf("origin: %w", err)
 	}
 	if o.file, err = rewriteItems(filepath.Join(dir, itemsFile), o.items); err != nil {
 		return nil, fmt.Errorf("origin: %w", err)
+	}
+	err = o.own(now, false)
+	if errors.Is(err, catalog.ErrReaped) { // the clock went back
+		err = o.own(now, true)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("origin: %w", err), o.file.Close())
+	}
+	return o, nil
+}
+
+// own begins a new epoch, of a new origin if it is to be, with the items that
+// are live.
+func (o *origin) own(now time.Time, anew bool) error {
+	id, epoch, err := o.begin(now, anew)
+	if err != nil {
+		return err
 	}
 	var nonce [8]byte
 	_, _ = rand.Read(nonce[:]) // never fails (Go 1.24)
@@ -68,25 +82,41 @@ func openOrigin(dir string, v *view, now time.Time) (*origin, error) {
 	for _, it := range o.items {
 		items = append(items, it)
 	}
-	v.Update(func(c *catalog.Catalog) (ch catalog.Changes) {
-		o.owner, ch, err = c.Own(now.UnixMilli(), id, epoch, binary.LittleEndian.Uint64(nonce[:])|1, items)
+	o.view.Update(func(c *catalog.Catalog) (ch catalog.Changes) {
+		var owner *catalog.Owner
+		if owner, ch, err = c.Own(now.UnixMilli(), id, epoch, binary.LittleEndian.Uint64(nonce[:])|1, items); err == nil {
+			o.owner = owner
+			o.id.Store(&id)
+		}
 		return ch
 	})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("origin: %w", err), o.file.Close())
-	}
-	return o, nil
+	return err
 }
 
-// begin returns the origin's id and the epoch of this start.
-func (o *origin) begin(now time.Time) (id record.OriginID, epoch uint64, err error) {
+// renew takes a new origin, which vouches for the same, in place of one that
+// does not serve any more, and returns how far that was written.
+func (o *origin) renew(now time.Time) (old catalog.Head, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	old = catalog.Head{Origin: *o.id.Load()}
+	o.view.Update(func(*catalog.Catalog) catalog.Changes {
+		if !o.owner.Reaped() {
+			old = o.owner.Head()
+		}
+		return catalog.Changes{}
+	})
+	return old, o.own(now, true)
+}
+
+// begin returns the origin's id, a new one if it is to be, and the epoch of
+// this start.
+func (o *origin) begin(now time.Time, anew bool) (id record.OriginID, epoch uint64, err error) {
 	path := filepath.Join(o.dir, originFile)
 	var st originState
 	b, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		_, _ = rand.Read(id[:]) // never fails (Go 1.24)
-		st.ID = id.String()
+		anew = true
 	case err != nil:
 		return id, 0, err
 	default:
@@ -96,6 +126,10 @@ func (o *origin) begin(now time.Time) (id record.OriginID, epoch uint64, err err
 		if err != nil {
 			return id, 0, fmt.Errorf("%s is damaged: %w; remove it and %s, and register again", path, err, itemsFile)
 		}
+	}
+	if anew {
+		_, _ = rand.Read(id[:]) // never fails (Go 1.24)
+		st.ID = id.String()
 	}
 	st.Epoch = max(st.Epoch+1, uint64(now.UnixMilli()))
 	if b, err = json.Marshal(st); err != nil {
@@ -201,10 +235,21 @@ func (o *origin) change(draft func(now int64, ow *catalog.Owner) (catalog.Item, 
 	var changed bool
 	var err error
 	now := time.Now().UnixMilli()
-	o.view.Update(func(*catalog.Catalog) catalog.Changes {
-		it, changed, err = draft(now, o.owner)
-		return catalog.Changes{}
-	})
+	try := func() (reaped bool) {
+		o.view.Update(func(*catalog.Catalog) catalog.Changes {
+			if reaped = o.owner.Reaped(); !reaped {
+				it, changed, err = draft(now, o.owner)
+			}
+			return catalog.Changes{}
+		})
+		return reaped
+	}
+	if try() {
+		if err := o.own(time.UnixMilli(now), true); err != nil {
+			return it, false, fmt.Errorf("origin: %w", err)
+		}
+		try()
+	}
 	if err != nil || !changed {
 		return it, false, err
 	}
@@ -265,7 +310,9 @@ func (o *origin) withdraw(key record.Key) (catalog.Item, error) {
 // head returns how far the origin was written.
 func (o *origin) head() (h catalog.Head) {
 	o.view.Update(func(*catalog.Catalog) catalog.Changes {
-		h = o.owner.Head()
+		if !o.owner.Reaped() {
+			h = o.owner.Head()
+		}
 		return catalog.Changes{}
 	})
 	return h
@@ -325,7 +372,9 @@ func (a *Agent) tendOnce(now time.Time) {
 // and what expired.
 func (o *origin) over(now int64) (keys []record.Key) {
 	o.view.Update(func(*catalog.Catalog) catalog.Changes {
-		keys = o.owner.Obligations(now)
+		if !o.owner.Reaped() {
+			keys = o.owner.Obligations(now)
+		}
 		return catalog.Changes{}
 	})
 	o.mu.Lock()

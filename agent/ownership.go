@@ -42,7 +42,7 @@ func (a *Agent) claimants(service, id string) (out []claimant) {
 	var nodes map[record.OriginID]record.Node
 	for _, v := range a.view.cat.Verdicts(service) {
 		hidden := v.Rule == catalog.RuleFenced || v.Rule == catalog.RuleClass
-		if v.Instance.ID != id || v.Instance.Tier != catalog.TierGossip || hidden || v.Origin == a.origin.id {
+		if v.Instance.ID != id || v.Instance.Tier != catalog.TierGossip || hidden || v.Origin == *a.origin.id.Load() {
 			continue
 		}
 		if nodes == nil {
@@ -64,7 +64,7 @@ func (a *Agent) claimants(service, id string) (out []claimant) {
 // takeOver commits that an instance belongs to this agent: what others claimed
 // before is hidden everywhere, and they withdraw it.
 func (a *Agent) takeOver(ctx context.Context, m store.Meta, service, id string) error {
-	return a.fence(ctx, m, record.Fence{Kind: record.FenceTransfer, Origin: a.origin.id, Service: service, Instance: id})
+	return a.fence(ctx, m, record.Fence{Kind: record.FenceTransfer, Origin: *a.origin.id.Load(), Service: service, Instance: id})
 }
 
 // fence commits a fence and waits until it acts here.

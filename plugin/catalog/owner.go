@@ -92,8 +92,20 @@ func (c *Catalog) Own(now int64, id record.OriginID, epoch, nonce uint64, items 
 	return ow, t.changes(), nil
 }
 
+// Foreign reports whether a head shows something of the own origin that this
+// process never wrote: somebody else has its identity.
+func (c *Catalog) Foreign(h Head) bool {
+	o := c.origins[c.own]
+	return h.Origin == c.own && o != nil && o.cur != nil && h.Compare(o.head()) > 0
+}
+
 // ID returns the origin.
 func (ow *Owner) ID() record.OriginID { return ow.o.id }
+
+// Reaped reports whether a committed fence retired the origin, as happens to
+// one that was away for long: nothing that it writes counts any more. The other
+// methods must not be called then.
+func (ow *Owner) Reaped() bool { return ow.o.cur == nil }
 
 // Head returns how far the origin was written.
 func (ow *Owner) Head() Head { return ow.o.head() }

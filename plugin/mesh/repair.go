@@ -17,6 +17,10 @@ func (e *engine) check(now int64, c *catalog.Catalog, peer string, head catalog.
 	if e.passive {
 		return
 	}
+	if e.onClone != nil && c.Foreign(head) {
+		e.onClone(head.Origin)
+		return
+	}
 	if _, missing := c.Missing(head); !missing {
 		if p := e.pulls[head.Origin]; p != nil && p.head.Compare(head) <= 0 {
 			delete(e.pulls, head.Origin)
