@@ -39,6 +39,10 @@ func (c *Catalog) Origins() []Origin {
 	return out
 }
 
+// OwnOrigin returns the origin that this member writes, zero if none, and how
+// many are known.
+func (c *Catalog) OwnOrigin() (own record.OriginID, known int) { return c.own, len(c.origins) }
+
 // Conflicts returns how many versions were taken in that another origin's live
 // version of the instance was concurrent with.
 func (c *Catalog) Conflicts() uint64 { return c.conflicts }

@@ -61,6 +61,15 @@ func (c *carrier) publish(d *catalog.Delta) {
 	c.broadcast(appendDeltas(nil, framePush, endNot, []*catalog.Delta{d}))
 }
 
+// beacons broadcasts those that wait.
+func (c *carrier) beacons() {
+	c.g.step.Lock()
+	defer c.g.step.Unlock()
+	for b := c.g.eng.takeBeacons(); b != nil; b = c.g.eng.takeBeacons() {
+		c.broadcast(b)
+	}
+}
+
 func (c *carrier) commit(b *catalog.Batch) { c.broadcast(b.Append([]byte{frameBatch})) }
 
 func (c *carrier) broadcast(b []byte) {
@@ -100,6 +109,7 @@ func (c *carrier) message(b []byte) {
 func (c *carrier) frame(b []byte) {
 	g := c.g
 	var fresh [][]byte
+	defer c.beacons()
 	g.do(func(now int64, cat *catalog.Catalog) {
 		pos := cat.Position()
 		g.eng.receive(now, cat, "", b)

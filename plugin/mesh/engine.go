@@ -83,6 +83,10 @@ type engine struct {
 	fetch   fetching
 	serving map[string]*served
 
+	beacons    []beacon // not yet passed on
+	sighted    map[record.OriginID]sighting
+	nextBeacon int64
+
 	doubts   map[record.OriginID]*doubt
 	repairs  repairing
 	scrubbed record.OriginID // the last origin whose content was checked
@@ -128,6 +132,7 @@ func newEngine(self, cluster string, seed uint64) *engine {
 		self: self, cluster: cluster, rng: rand.New(rand.NewPCG(seed, seed^0x5bf03635)),
 		moved: map[record.OriginID]int64{}, pulls: map[record.OriginID]*pull{},
 		asked: map[string]catalog.Head{}, serving: map[string]*served{}, doubts: map[record.OriginID]*doubt{},
+		sighted:   map[record.OriginID]sighting{},
 		questions: map[string]question{}, surveys: map[*survey]bool{},
 		stats: Stats{Dropped: map[string]uint64{}},
 	}
@@ -193,6 +198,7 @@ func (e *engine) schedule(now int64) {
 	if e.nextHave == 0 {
 		e.nextHave = now + e.about(haveEvery)
 		e.nextView = now + e.about(viewEvery)
+		e.nextBeacon = now + e.about(beaconEvery)
 		if e.nextDigest == 0 {
 			e.nextDigest = now + e.about(digestEvery)
 		}
@@ -233,7 +239,7 @@ func (e *engine) drop(reason string) { e.stats.Dropped[reason]++ }
 // next returns when tick must be called, in milliseconds.
 func (e *engine) next() int64 {
 	due := int64(1<<63 - 1)
-	for _, t := range []int64{e.nextPush, e.nextHave, e.nextDigest, e.nextView, e.nextAsk, e.fetch.due, e.doubtDue()} {
+	for _, t := range []int64{e.nextPush, e.nextHave, e.nextDigest, e.nextView, e.nextAsk, e.nextBeacon, e.fetch.due, e.doubtDue()} {
 		if t != 0 {
 			due = min(due, t)
 		}
@@ -251,6 +257,10 @@ func (e *engine) tick(now int64, c *catalog.Catalog) {
 		if e.nextAsk != 0 && now >= e.nextAsk {
 			e.ask(now)
 		}
+		if e.nextBeacon != 0 && now >= e.nextBeacon {
+			e.shine(now, c)
+			e.nextPush = 0
+		}
 		return
 	}
 	if e.nextPush != 0 && now >= e.nextPush {
@@ -258,7 +268,7 @@ func (e *engine) tick(now int64, c *catalog.Catalog) {
 		e.flush()
 	}
 	if len(e.peers) == 0 {
-		e.nextHave, e.nextDigest, e.nextView, e.nextAsk, e.fetch = 0, 0, 0, 0, fetching{}
+		e.nextHave, e.nextDigest, e.nextView, e.nextAsk, e.nextBeacon, e.fetch = 0, 0, 0, 0, 0, fetching{}
 		clear(e.pulls)
 		e.forgetDoubts(c)
 		return
@@ -283,6 +293,9 @@ func (e *engine) tick(now int64, c *catalog.Catalog) {
 	if e.nextAsk != 0 && now >= e.nextAsk {
 		e.ask(now)
 	}
+	if e.nextBeacon != 0 && now >= e.nextBeacon {
+		e.shine(now, c)
+	}
 	if e.fetch.due != 0 && now >= e.fetch.due {
 		e.fetchFrom(now, c, pick(e.rng, e.active))
 	}
@@ -301,6 +314,11 @@ func (e *engine) takeFresh() []*catalog.Delta {
 // flush pushes what was learned to a few active peers.
 func (e *engine) flush() {
 	e.nextPush = 0
+	for body := e.takeBeacons(); body != nil; body = e.takeBeacons() {
+		for _, id := range e.sample(fanout) {
+			e.send(id, body, urgentEager)
+		}
+	}
 	fresh := e.fresh
 	e.fresh, e.freshBytes = nil, 0
 	for len(fresh) > 0 {
@@ -386,6 +404,8 @@ func (e *engine) receive(now int64, c *catalog.Catalog, from string, frame []byt
 		err = e.onSurvey(now, c, from, body)
 	case frameReports:
 		err = e.onReports(from, body)
+	case frameBeacon:
+		err = e.onBeacons(now, c, body)
 	default:
 		e.drop("unknown")
 	}

@@ -24,6 +24,8 @@ const (
 
 	frameSurvey  = 10 // a question whether the DNS members there are as far as a position
 	frameReports = 11 // how far they are
+
+	frameBeacon = 12 // when owners of origins were there: pass on once
 )
 
 const (

@@ -22,6 +22,7 @@ func FuzzReceive(f *testing.F) {
 	f.Add(appendPosition([]byte{frameSurvey}, record.Position{Generation: 1, Index: 5}))
 	f.Add(appendReports([]byte{frameReports}, []Report{{ID: "dns", Applied: record.Position{Generation: 1, Index: 5}, TTL: 5e9}}))
 	f.Add(catalog.AppendWants([]byte{framePull}, []catalog.Want{{Origin: record.OriginID{1}}}))
+	f.Add(append(append([]byte{frameBeacon}, d.Origin[:]...), 7))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		c := catalog.New()
 		e := newEngine("self", "cluster", 1)

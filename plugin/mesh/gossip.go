@@ -181,6 +181,9 @@ func (g *gossip) run() {
 		now := time.Now().UnixMilli()
 		if due <= now {
 			g.do(func(now int64, c *catalog.Catalog) { g.eng.tick(now, c) })
+			if g.carrier != nil {
+				g.carrier.beacons()
+			}
 			g.step.Lock()
 			due = g.eng.next()
 			g.step.Unlock()

@@ -206,6 +206,7 @@ type Stats struct {
 	Mismatches          uint64            // origins found to hold other records than their owners or peers, or than was taken in
 	Repairs             uint64            // of these, taken anew
 	Dropped             map[string]uint64 // frames and deltas dropped, by reason
+	Propagation         Histogram         // ages of beacons: how long changes take to get here, by the clocks of both ends
 	LastFrame           time.Time         // when the last frame came; zero: none did
 }
 
