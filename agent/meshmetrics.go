@@ -24,6 +24,9 @@ var (
 	descMeshPulls   = meshDesc("mesh_pulls_total", "Requests for changes that were missed.")
 	descMeshResets  = meshDesc("mesh_resets_total", "Full histories taken in.")
 	descMeshDropped = meshDesc("mesh_dropped_total", "Frames not taken in or not sent, by reason.", "reason")
+	descMismatches  = meshDesc("mesh_mismatches_total", "Origins found to hold other records than they should, without lacking any.")
+	descRepairs     = meshDesc("mesh_repairs_total", "Origins taken anew because of that.")
+	descPropagation = meshDesc("mesh_propagation_seconds", "Age of beacons of other members as they arrive: how long changes take to get here.")
 	descOrigins     = meshDesc("origins", "Agents that vouch for instances, by the state of their node.", "state")
 	descBehind      = meshDesc("origin_behind", "Ranges of changes of an origin that are known beyond a gap: what is before them is missing here.", "origin", "node")
 	descConflicts   = meshDesc("conflicts_total", "Versions taken in that were written without knowledge of another origin's.")
@@ -33,6 +36,7 @@ var (
 func (meshCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descMeshMembers, descMeshLag, descMeshFrames, descMeshBytes, descMeshPulls, descMeshResets, descMeshDropped,
+		descMismatches, descRepairs, descPropagation,
 		descOrigins, descBehind, descConflicts,
 	} {
 		ch <- d
@@ -82,6 +86,9 @@ func (c meshCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(descMeshBytes, st.BytesOut, "out")
 	counter(descMeshPulls, st.Pulls)
 	counter(descMeshResets, st.Resets)
+	counter(descMismatches, st.Mismatches)
+	counter(descRepairs, st.Repairs)
+	ch <- prometheus.MustNewConstHistogram(descPropagation, st.Propagation.Count, st.Propagation.Sum, st.Propagation.Buckets())
 	for reason, n := range st.Dropped {
 		counter(descMeshDropped, n, reason)
 	}

@@ -24,6 +24,7 @@ func TestMeshMetrics(t *testing.T) {
 	for _, want := range []string{
 		"fluid_conflicts_total 0", `fluid_mesh_members{state="alive"} 1`, `fluid_mesh_members{state="dead"} 0`,
 		`fluid_mesh_frames_total{direction="out"}`, `fluid_mesh_bytes_total{direction="in"}`, "fluid_mesh_pulls_total", "fluid_mesh_resets_total",
+		"fluid_mesh_mismatches_total 0", "fluid_mesh_repairs_total 0", `fluid_mesh_propagation_seconds_bucket{le="0.3"} 0`, "fluid_mesh_propagation_seconds_count 0",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("metrics lack %s", want)
