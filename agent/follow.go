@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/url"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -75,7 +76,7 @@ func (f *follower) converse(ctx context.Context) {
 	defer pause.Stop()
 	for {
 		members, changed := f.agent.feed.Members()
-		f.round(ctx, members)
+		f.guarded("asking servers", func() { f.round(ctx, members) })
 		select {
 		case <-changed:
 		case <-f.kick:
@@ -89,6 +90,16 @@ func (f *follower) converse(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// guarded runs f on what others sent; a panic over it is logged.
+func (f *follower) guarded(what string, do func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			f.log.Error("panic", "while", what, "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	do()
 }
 
 // round asks one agent after the other until a server that knows a leader has
@@ -106,8 +117,8 @@ func (f *follower) round(ctx context.Context, members []feed.Member) {
 		asked[at] = true
 		info, err := f.ask(ctx, at, r)
 		switch {
-		case errors.Is(err, store.ErrOtherCluster):
-			f.agent.fail("follow", err)
+		case errors.Is(err, store.ErrOtherCluster) && at == f.agent.cfg.Raft.JoinURL && f.client.LastContact().IsZero():
+			f.agent.fail("follow", err) // that is whom the operator meant
 			return
 		case err != nil:
 			why = append(why, fmt.Errorf("%s: %w", at, err))
@@ -304,37 +315,45 @@ func (f *follower) State(connected bool, err error) {
 // ends. The mesh proves it with the cluster's seal.
 func (f *follower) adopt(ctx context.Context) {
 	v := f.agent.view
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
 	for {
 		v.mu.RLock()
-		version, pos, hash := v.version, v.cat.Position(), v.cat.Hash()
-		at := f.client.State().Position()
-		var entries []record.Entry
-		full := false
-		if at.Before(pos) {
-			var ok bool
-			if entries, ok = v.cat.Since(at); !ok || at.IsZero() {
-				entries, full = slices.Collect(v.cat.Entries()), true
-			}
-		}
+		version := v.version
 		v.mu.RUnlock()
-		var err error
-		switch {
-		case !at.Before(pos):
-		case full:
-			err = f.client.Replace(pos, slices.Values(entries), hash)
-		default:
-			err = f.client.Apply(at, pos, entries)
-		}
-		if err != nil { // the feed was faster, or the cluster is not known yet
-			f.log.Debug("could not adopt what the mesh brought", "error", err)
-		}
+		f.guarded("adopting state of the mesh", func() {
+			if err := f.adoptOnce(v); err != nil { // the feed was faster, or the cluster is not known yet
+				f.log.Debug("could not adopt what the mesh brought", "error", err)
+			}
+		})
 		select {
 		case <-v.Changed(version):
-		case <-time.After(reportEvery):
+		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// adoptOnce brings the client to where the view is.
+func (f *follower) adoptOnce(v *view) error {
+	at := f.client.State().Position()
+	v.mu.RLock()
+	pos, hash := v.cat.Position(), v.cat.Hash()
+	if !at.Before(pos) {
+		v.mu.RUnlock()
+		return nil
+	}
+	entries, ok := v.cat.Since(at)
+	full := !ok || at.IsZero()
+	if full {
+		entries = slices.Collect(v.cat.Entries())
+	}
+	v.mu.RUnlock()
+	if full {
+		return f.client.Replace(pos, slices.Values(entries), hash)
+	}
+	return f.client.Apply(at, pos, entries)
 }
 
 // trusted reports whether an address that gossip told may be used: who holds a

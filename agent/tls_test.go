@@ -77,6 +77,17 @@ func TestTLS(t *testing.T) {
 		t.Errorf("got %+v, %v", s, err)
 	}
 
+	// A client follows over TLS, too, and needs no key of consensus.
+	cfg5 := testConfig(t)
+	cfg5.Node, cfg5.Raft.Role, cfg5.Raft.JoinURL = "node5", "client", a1.HTTP()
+	equip(&cfg5)
+	cfg5.Raft.TLSCertFile, cfg5.Raft.TLSKeyFile, cfg5.Raft.TLSCAFile = "", "", ""
+	c5 := admin(start(t, cfg5))
+	register(t, c5, "web", "10.0.0.2")
+	if r, err := c5.Raft(t.Context()); err != nil || !strings.HasPrefix(r.Follows, "https://") {
+		t.Errorf("client over TLS: got %+v, %v", r, err)
+	}
+
 	// A certificate for another name is refused before anything is served.
 	cfg3 := testConfig(t)
 	equip(&cfg3)

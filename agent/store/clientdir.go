@@ -60,24 +60,24 @@ func HasServerState(dir string, log *slog.Logger) (bool, error) {
 		return false, err
 	}
 	defer func() { _ = lock.Close() }()
-	return usedLog(dir, log)
+	return usedLog(dir, log), nil
 }
 
-// usedLog reports whether the log of a locked directory was ever used.
-func usedLog(dir string, log *slog.Logger) (used bool, err error) {
+// usedLog reports whether the log of a locked directory was ever used. One that
+// cannot be read was.
+func usedLog(dir string, log *slog.Logger) bool {
 	if _, err := os.Stat(filepath.Join(dir, walDir)); errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return false
+	}
+	if names, err := (&snapshots{dir: filepath.Join(dir, snapshotDir)}).names(); err == nil && len(names) > 0 {
+		return true
 	}
 	l, err := openLog(filepath.Join(dir, walDir), segmentSize, raftLogger(log), new(atomic.Uint64))
 	if err != nil {
-		return false, err
+		return true
 	}
-	defer func() { err = errors.Join(err, l.Close()) }()
-	snaps, _, _, err := openSnapshots(dir, 1, log)
-	if err != nil {
-		return false, err
-	}
-	return raft.HasExistingState(l, l, snaps)
+	used, err := raft.HasExistingState(l, l, raft.NewDiscardSnapshotStore())
+	return errors.Join(err, l.Close()) != nil || used
 }
 
 // OpenClient opens the data directory of a client and restores what it had.
@@ -109,11 +109,7 @@ func OpenClient(cfg ClientConfig) (*Client, error) {
 
 // load reads the directory.
 func (c *Client) load() error {
-	used, err := usedLog(c.cfg.Dir, c.log)
-	if err != nil {
-		return err
-	}
-	if used {
+	if usedLog(c.cfg.Dir, c.log) {
 		return fmt.Errorf("%w: %s; remove the server from its cluster and wipe it with fluid-agent reset, or run it as a server", ErrServerState, c.cfg.Dir)
 	}
 	var known identity

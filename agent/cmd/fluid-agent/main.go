@@ -115,8 +115,12 @@ func (p *program) command() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				_, err = fmt.Fprintf(p.stdout, "the configuration is valid: server %s, data in %s, socket %s\n",
-					cfg.RaftID(), cfg.DataDirOrDefault(), cfg.SocketOrDefault())
+				role := "server"
+				if cfg.Raft.Role == "client" {
+					role = "client"
+				}
+				_, err = fmt.Fprintf(p.stdout, "the configuration is valid: %s %s, data in %s, socket %s\n",
+					role, cfg.RaftID(), cfg.DataDirOrDefault(), cfg.SocketOrDefault())
 				return err
 			},
 		},
