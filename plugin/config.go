@@ -14,6 +14,7 @@ import (
 	"github.com/coredns/coredns/plugin/transfer"
 
 	"github.com/fluid-sd/fluid/plugin/answer"
+	"github.com/fluid-sd/fluid/plugin/mesh/transport"
 )
 
 // Defaults of the options.
@@ -58,6 +59,8 @@ type process struct {
 	GossipAllow       []netip.Prefix
 	GossipCompression bool
 	GossipInsecure    bool
+
+	network transport.Network // of the mesh, in tests; nil: the operating system's
 }
 
 // block is what one directive says about its own zones.

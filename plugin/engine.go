@@ -5,6 +5,7 @@ import (
 	"context"
 	"iter"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,6 +66,7 @@ type engine struct {
 	dirty     bool                             // the exported zone changed since serial did
 	bumped    time.Time                        // when serial last rose
 	advanced  time.Time                        // when the catalog was last told the time
+	guarded   []string                         // services in whose answers the guard keeps instances; sorted
 	zones     map[string]*served
 	lastZone  uint64 // id of the zone made last
 	notify    map[*notifier]bool
@@ -183,8 +185,26 @@ func (e *engine) beat() {
 	if now := e.wall(); now.Sub(e.advanced) >= time.Second {
 		e.advanced = now
 		e.publish(e.catalog.Advance(now.UnixMilli()))
+		e.tellGuarded()
 	}
 	e.bump()
+}
+
+// tellGuarded says of which services the guard begins or ends to keep lost
+// instances in the answer. Called with mu held.
+func (e *engine) tellGuarded() {
+	now := e.catalog.Guarded()
+	for _, name := range now {
+		if _, known := slices.BinarySearch(e.guarded, name); !known {
+			log.Warningf("most instances of %s were lost at once: the last known good stay in the answer", name)
+		}
+	}
+	for _, name := range e.guarded {
+		if _, still := slices.BinarySearch(now, name); !still {
+			log.Infof("the answer for %s holds no lost instances any more", name)
+		}
+	}
+	e.guarded = now
 }
 
 // age returns how long ago the last word came from outside.

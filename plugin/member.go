@@ -88,7 +88,7 @@ func (e *engine) openMember() error {
 	m.Mesh, err = mesh.New(mesh.Config{
 		Impl: m.impl, ID: e.head.Member, Name: p.GossipNode, Role: mesh.RoleDNS, Replica: replica{e}, Cluster: m.cluster,
 		Bind: p.GossipAddress, Advertise: p.GossipAdvertise, Seeds: m.seeds, Label: p.GossipLabel, Keys: p.GossipKeys,
-		Allow: p.GossipAllow, Compression: p.GossipCompression, Insecure: p.GossipInsecure, Logger: slog.New(logHandler{}),
+		Allow: p.GossipAllow, Compression: p.GossipCompression, Insecure: p.GossipInsecure, Network: p.network, Logger: slog.New(logHandler{}),
 	})
 	if err != nil {
 		e.mu.Lock()

@@ -125,6 +125,8 @@ var (
 		"Time since the last word that the data is up to date.", nil, nil)
 	descSerial = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, subsystem, "serial"),
 		"Serial of the zones.", nil, nil)
+	descGuarded = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, subsystem, "guarded_services"),
+		"Number of services in whose answers lost instances are kept, because most were lost at once.", nil, nil)
 	descEvents = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, subsystem, "events_total"),
 		"Counter of what the agent sent or went wrong with it, by type.", []string{"type"}, nil)
 )
@@ -134,7 +136,7 @@ func init() { prometheus.MustRegister(collector{leases: &leases}) }
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descEntries, descHits, descMisses, descEvictions, descApplied, descGeneration, descState, descAge, descSerial, descEvents,
+		descEntries, descHits, descMisses, descEvictions, descApplied, descGeneration, descState, descAge, descSerial, descEvents, descGuarded,
 		descMembers, descMeshLag, descFrames, descBytes, descDropped,
 	} {
 		ch <- d
@@ -164,9 +166,10 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	counter(descEvictions, positive.Evictions, "answer")
 	counter(descEvictions, negative.Evictions, "denial")
 	e.mu.Lock()
-	pos, bad := e.catalog.Position(), e.catalog.Quarantined()
+	pos, bad, guarded := e.catalog.Position(), e.catalog.Quarantined(), len(e.guarded)
 	e.mu.Unlock()
 	gauge(descEntries, float64(bad), "quarantined")
+	gauge(descGuarded, float64(guarded))
 	gauge(descApplied, float64(pos.Index))
 	gauge(descGeneration, float64(pos.Generation))
 	state := e.state.Load()

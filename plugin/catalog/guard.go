@@ -37,6 +37,13 @@ func (c *Catalog) lose(service, id string, now int64) {
 	}
 }
 
+// giveUp takes note that an instance leaves the answer because its node does.
+func (c *Catalog) giveUp(service, id string) {
+	if g := c.guards[service]; g != nil {
+		delete(g.losses, id)
+	}
+}
+
 // noteLoss records a failed check: a version with status critical in place of
 // an answered one.
 func (c *Catalog) noteLoss(old *claim, it *Item) {

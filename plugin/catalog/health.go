@@ -106,11 +106,20 @@ func (c *Catalog) assess(o *origin, now int64, t *touched) {
 	}
 	o.health = health{state: state, since: since}
 	lost := state != Attended
+	// Who says that it goes withdraws what it vouches for: that is no loss.
+	left := state == Dead && c.member(o.cur.node.ID, o).status == MemberLeft
+	lose := func(service, id string) {
+		if left {
+			c.giveUp(service, id)
+		} else {
+			c.lose(service, id, now)
+		}
+	}
 	for _, cl := range o.cur.log {
 		if cl.in != nil {
 			t.addService(cl.in.name)
 			if lost && cl.kind == record.KindInstance && !cl.dead {
-				c.lose(cl.in.name, cl.id(), now)
+				lose(cl.in.name, cl.id())
 			}
 		}
 	}
@@ -123,7 +132,7 @@ func (c *Catalog) assess(o *origin, now int64, t *touched) {
 		t.addService(svc)
 		for _, r := range c.slot.services[svc].rows {
 			if sum, _ := record.Summarize(r.value); lost && sum.Node == name {
-				c.lose(svc, sum.ID, now)
+				lose(svc, sum.ID)
 			}
 		}
 	}
