@@ -64,7 +64,12 @@ func TestBallast(t *testing.T) {
 	for _, goroutines := range []int{5, 100, 5} {
 		stop := make(chan struct{})
 		for range goroutines {
-			done.Go(func() { <-stop })
+			done.Go(func() {
+				select {
+				case <-stop:
+				case <-ctx.Done():
+				}
+			})
 		}
 		deadline := time.Now().Add(20 * time.Second)
 		// Twice in a row, so that the depth was not still on its way.
@@ -82,5 +87,25 @@ func TestBallast(t *testing.T) {
 		}
 		t.Logf("beside %d goroutines one starts with %d bytes, at a depth of %d frames", goroutines, startingSize(), b.frames)
 		close(stop)
+	}
+}
+
+// A server that runs has its ballast.
+func TestServerHasBallast(t *testing.T) {
+	if strings.Contains(os.Getenv("GODEBUG"), "adaptivestackstart=0") {
+		t.Skip("the runtime was told not to")
+	}
+	a := newAgent(t)
+	fill(t, a)
+	serve(t, zoneFile, a).caughtUp()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		runtime.GC()
+		if startingSize() >= queryStack {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("goroutines start with %d bytes, want at least %d", startingSize(), queryStack)
+		}
 	}
 }
