@@ -177,7 +177,8 @@ func (c *testCluster) until(what string, cond func() bool) {
 	c.t.Fatalf("after two minutes: not %s", what)
 }
 
-// settle waits until there is a leader with n voters and all have applied the same.
+// settle waits until there is a leader with n voters and all have applied the
+// same, and know who the voters are.
 func (c *testCluster) settle(voters int) *Store {
 	c.t.Helper()
 	var l *Store
@@ -186,7 +187,7 @@ func (c *testCluster) settle(voters int) *Store {
 			return false
 		}
 		for _, s := range c.live() {
-			if s.position() != l.position() {
+			if s.position() != l.position() || s.node().LastIndex() != l.node().LastIndex() {
 				return false
 			}
 		}
