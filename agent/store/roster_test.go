@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/fluid-sd/fluid/plugin/record"
 )
@@ -185,4 +188,24 @@ func TestAuditLogRotates(t *testing.T) {
 	if err != nil || len(files) != auditKeep+1 || a.lost != 0 {
 		t.Errorf("%d files, want %d; %d lines lost", len(files), auditKeep+1, a.lost)
 	}
+}
+
+// TestAuditLineIsJSON compares the lines with what encoding/json makes of them.
+func TestAuditLineIsJSON(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.OneOf(rapid.String(), rapid.StringMatching(`[ -~]*`))
+		l := auditLine{
+			Time: text.Draw(t, "time"), Principal: text.Draw(t, "principal"), Remote: text.Draw(t, "remote"),
+			Command: text.Draw(t, "command"), Targets: rapid.SliceOf(text).Draw(t, "targets"),
+			Count: rapid.IntRange(0, 3).Draw(t, "count"), Generation: rapid.Uint64().Draw(t, "generation"),
+			Index: rapid.Uint64().Draw(t, "index"), Outcome: text.Draw(t, "outcome"), Error: text.Draw(t, "error"),
+		}
+		want, err := json.Marshal(&l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := l.append(nil); !bytes.Equal(got, want) {
+			t.Fatalf("got %s, want %s", got, want)
+		}
+	})
 }
