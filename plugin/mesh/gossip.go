@@ -88,6 +88,11 @@ func newGossip(cfg Config) (*gossip, error) {
 		return nil, fmt.Errorf("mesh: %w", err)
 	}
 	g.members() // this one
+	n, err := startIncarnation(cfg.State, time.Now())
+	if err != nil {
+		cfg.Logger.Warn("members that hold this one dead may take a while to believe that it is back", "error", err)
+	}
+	g.net.Inject(accusation(cfg.ID, n))
 	g.wg.Go(g.run)
 	ctx, cancel := context.WithCancel(context.Background())
 	g.cancel = cancel

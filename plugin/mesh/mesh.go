@@ -120,6 +120,11 @@ type Config struct {
 	// configuration. Empty: none is taken, and none is passed on.
 	Cluster string
 
+	// State is the file in which the member keeps how often it began, so that
+	// members which hold it dead believe the next process at once. Empty: it
+	// goes by the clock, as a member must whose id is new each time.
+	State string
+
 	Bind        string   // host:port; port 0 lets the kernel choose
 	Advertise   string   // host:port, where it differs from Bind
 	Seeds       []string // host:port; looked up again at each attempt

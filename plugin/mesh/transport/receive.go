@@ -87,6 +87,15 @@ func (t *Transport) receivePackets() {
 	}
 }
 
+// Inject hands memberlist a packet as if this member had sent it to itself. It
+// blocks until memberlist takes it, or the transport is closed.
+func (t *Transport) Inject(payload []byte) {
+	select {
+	case t.packetCh <- &memberlist.Packet{Buf: payload, From: net.UDPAddrFromAddrPort(t.Addr()), Timestamp: time.Now()}:
+	case <-t.ctx.Done():
+	}
+}
+
 func (t *Transport) openPacket(pkt []byte) (payload []byte, r Reason) {
 	var err error
 	defer func() {
