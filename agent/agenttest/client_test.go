@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ func TestClient(t *testing.T) {
 	a.startAgent()
 	b.startAgent(client...)
 	a.startDNS()
-	b.startDNS("snapshot dns.snap")
+	b.startDNS("snapshot " + filepath.Join(b.dir, "last-good"))
 	for _, h := range []*host{a, b} {
 		h.awaitURL(h.coredns, "http://"+h.ready+"/ready")
 	}
