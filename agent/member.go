@@ -106,8 +106,11 @@ func (a *Agent) Nodes() []api.Node {
 	for _, o := range origins {
 		n := api.Node{
 			ID: o.Node.ID, Name: o.Node.Name, Zone: o.Node.Zone, Version: o.Node.Version, State: o.State.String(),
-			Members: append([]string{}, o.Node.Members...), Instances: o.Records, Bytes: o.Bytes,
+			Addrs: []string{}, Members: append([]string{}, o.Node.Members...), Instances: o.Records, Bytes: o.Bytes,
 			Origin: o.Origin.String(), Epoch: o.Epoch, Seq: o.Watermark, Behind: o.Behind > 0, Skewed: o.Skewed, Self: o.Own,
+		}
+		for _, addr := range o.Node.Addrs {
+			n.Addrs = append(n.Addrs, addr.String())
 		}
 		if o.Node.ID != "" {
 			n.Instances-- // the description of the node itself

@@ -13,7 +13,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +34,9 @@ type origin struct {
 	dir  string
 	view *view
 	id   atomic.Pointer[record.OriginID] // changed by renew alone
+	// created is when the first origin of the data directory was made, in
+	// milliseconds since the Unix epoch.
+	created int64
 
 	mu    sync.Mutex     // one change at a time, from draft to commit; guards what follows
 	owner *catalog.Owner // changed with the view's lock held as well
@@ -46,6 +48,9 @@ type origin struct {
 type originState struct {
 	ID    string `json:"id"`
 	Epoch uint64 `json:"epoch"` // of the last start
+	// Created is in milliseconds since the Unix epoch; 0 in files of versions
+	// before this field.
+	Created int64 `json:"created"`
 }
 
 // openOrigin reads the origin, begins a new epoch, durably before anybody can
@@ -132,6 +137,12 @@ func (o *origin) begin(now time.Time, anew bool) (id record.OriginID, epoch uint
 		st.ID = id.String()
 	}
 	st.Epoch = max(st.Epoch+1, uint64(now.UnixMilli()))
+	if st.Created == 0 {
+		st.Created = now.UnixMilli()
+	}
+	if o.created == 0 {
+		o.created = st.Created
+	}
 	if b, err = json.Marshal(st); err != nil {
 		return id, 0, err
 	}
@@ -349,21 +360,14 @@ func (a *Agent) tendOnce(now time.Time) {
 		c.Collect(ms)
 		return c.Advance(ms)
 	})
-	node := record.Node{ID: a.meshID(), Name: a.cfg.NodeName(), Zone: a.cfg.Zone, Version: record.Version, HTTP: a.httpURL}
-	members, _ := a.feed.Members()
-	for _, m := range members {
-		if m.Connected {
-			node.Members = append(node.Members, m.ID)
-		}
-	}
-	slices.Sort(node.Members)
+	node := a.node()
 	_, _, _ = a.origin.change(func(now int64, ow *catalog.Owner) (catalog.Item, bool, error) { // drafting a header cannot fail
 		it, changed := ow.Describe(now, &node)
 		return it, changed, nil
 	}, false)
-	for _, key := range a.origin.over(ms) {
+	for _, key := range append(a.origin.over(ms), a.staleReports()...) {
 		if _, err := a.origin.withdraw(key); err != nil && !errors.Is(err, catalog.ErrUnregistered) {
-			a.log.Error("could not withdraw an instance", "key", string(key), "error", err)
+			a.log.Error("could not withdraw a record", "key", string(key), "error", err)
 		}
 	}
 }
@@ -380,6 +384,9 @@ func (o *origin) over(now int64) (keys []record.Key) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for key, it := range o.items {
+		if key.Kind() != record.KindInstance {
+			continue
+		}
 		if in, err := record.DecodeInstance(it.Value); err == nil && in.Expires != 0 && in.Expires <= now {
 			keys = append(keys, key)
 		}

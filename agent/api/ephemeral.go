@@ -24,6 +24,10 @@ type Ephemeral interface {
 	// An instance that another living agent vouches for is store.ErrConflict;
 	// with takeover it is committed first that it belongs to this one.
 	RegisterEphemeral(ctx context.Context, m store.Meta, in *record.Instance, takeover bool) (Vouched, error)
+	// SetStatus sets the status of an instance that is registered here, or
+	// reports that of a committed instance on this node. A committed instance of
+	// another node, or of none, is store.ErrConflict.
+	SetStatus(service, id string, status record.Status, reason, principal string) (Vouched, error)
 	// UpdateEphemeral changes an instance that is registered here by edit.
 	UpdateEphemeral(service, id string, edit func(*record.Instance)) (Vouched, error)
 	// WithdrawEphemeral removes an instance here and asks the other agents that
@@ -41,7 +45,7 @@ type Ephemeral interface {
 type Vouched struct {
 	Service   string `json:"service"`
 	ID        string `json:"id"`
-	Class     string `json:"class" enum:"ephemeral"`
+	Class     string `json:"class" enum:"critical,ephemeral"`
 	Version   string `json:"version" doc:"EPOCH.SEQ of the agent that vouches for it; empty if it was killed."`
 	Owner     string `json:"owner,omitempty" doc:"Node of the agent that vouched for it, if that is another one."`
 	Killed    bool   `json:"killed,omitempty" doc:"It was removed by a commit, since its agent did not answer."`
@@ -129,7 +133,7 @@ func (s *server) ephemeralOps() {
 		})
 	huma.Register(s.huma, op(http.MethodPut, path+"/heartbeat", "put-heartbeat", "Renew a TTL check of an ephemeral instance of this agent", servicesTag,
 		http.StatusNotFound, http.StatusNotImplemented), s.heartbeat)
-	huma.Register(s.huma, op(http.MethodPut, path+"/status", "put-status", "Set the status of an ephemeral instance of this agent", servicesTag, http.StatusNotFound),
+	huma.Register(s.huma, op(http.MethodPut, path+"/status", "put-status", "Set the status of an ephemeral instance of this agent, or report that of a critical one on its node", servicesTag, http.StatusNotFound, http.StatusConflict),
 		func(ctx context.Context, in *struct {
 			EphemeralPath
 			AckParams
@@ -140,7 +144,12 @@ func (s *server) ephemeralOps() {
 			if err != nil {
 				return nil, toProblem(err, "body")
 			}
-			return s.editEphemeral(ctx, &in.EphemeralPath, &in.AckParams, func(r *record.Instance) { r.Status = st })
+			id, err := in.check()
+			if err != nil {
+				return nil, err
+			}
+			done, err := s.Ephemeral.SetStatus(in.Service, id, st, in.Body.Reason, callerOf(ctx).principal)
+			return s.vouched(ctx, &in.AckParams, done, err)
 		})
 	huma.Register(s.huma, op(http.MethodPut, path+"/weight", "put-weight", "Set the weight of an ephemeral instance of this agent", servicesTag, http.StatusNotFound),
 		func(ctx context.Context, in *struct {

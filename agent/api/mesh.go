@@ -40,6 +40,7 @@ type Mesh interface {
 type Node struct {
 	ID        string   `json:"id" doc:"Durable id of its agent in the mesh."`
 	Name      string   `json:"name"`
+	Addrs     []string `json:"addrs" nullable:"false"`
 	Zone      string   `json:"zone"`
 	Version   string   `json:"version"`
 	State     string   `json:"state" enum:"attended,unattended,dead"`

@@ -1,0 +1,86 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/fluid-sd/fluid/agent/api"
+	"github.com/fluid-sd/fluid/agent/store"
+	"github.com/fluid-sd/fluid/plugin/catalog"
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+// SetStatus implements api.Ephemeral. What it says of a committed instance is a
+// report in gossip, bound to the instance as it is committed now: the next
+// registration starts anew.
+func (a *Agent) SetStatus(service, id string, status record.Status, reason, principal string) (api.Vouched, error) {
+	in, at, committed := a.store.State().Instance(service, id)
+	if !committed {
+		v, err := a.UpdateEphemeral(service, id, func(r *record.Instance) { r.Status = status })
+		if err == nil {
+			a.log.Info("status set", "service", service, "instance", id, "status", status.String(), "reason", reason, "principal", principal)
+		}
+		return v, err
+	}
+	if err := a.reportable(&in); err != nil {
+		return api.Vouched{}, err
+	}
+	var it catalog.Item
+	var err error
+	if status == record.Passing { // what it is without a report
+		it, err = a.origin.withdraw(record.ReportKey(service, id))
+		if errors.Is(err, catalog.ErrUnregistered) {
+			err = nil
+		}
+	} else {
+		rep := record.Report{Service: service, ID: id, Position: a.store.State().Position(), Status: status, Reason: reason}
+		rep.Position.Index = at
+		it, _, err = a.origin.change(func(now int64, ow *catalog.Owner) (catalog.Item, bool, error) {
+			it, changed := ow.Report(now, &rep)
+			return it, changed, nil
+		}, true)
+	}
+	v, err := a.vouch(service, id, it, err)
+	if err == nil {
+		v.Class = record.ClassCritical.String()
+		a.log.Info("status reported", "service", service, "instance", id, "status", status.String(), "reason", reason, "principal", principal)
+	}
+	return v, err
+}
+
+// reportable says why this agent cannot report on a committed instance: only
+// the agent of its node can.
+func (a *Agent) reportable(in *record.Instance) error {
+	where := fmt.Sprintf("instance %s of %s", in.ID, in.Service)
+	switch {
+	case in.Node == "":
+		return fmt.Errorf("%w: %s is on no node, so nobody reports on it; register it with a node, or drain it (POST /v1/overlays)", store.ErrConflict, where)
+	case in.Node != a.cfg.NodeName():
+		return fmt.Errorf("%w: %s is on node %s; ask the agent there", store.ErrConflict, where, in.Node)
+	}
+	a.view.mu.RLock()
+	n, ok := a.view.cat.Node(in.Node)
+	a.view.mu.RUnlock()
+	if ok && n.ID != a.meshID() {
+		return fmt.Errorf("%w: %s is on node %s, a name that %s has had for longer; give this node another (FLUID_NODE)", store.ErrConflict, where, in.Node, n.ID)
+	}
+	return nil
+}
+
+// staleReports returns the reports on instances that are gone or were committed
+// anew.
+func (a *Agent) staleReports() (keys []record.Key) {
+	st := a.store.State()
+	a.origin.mu.Lock()
+	defer a.origin.mu.Unlock()
+	for key, it := range a.origin.items {
+		if key.Kind() != record.KindReport {
+			continue
+		}
+		rep, err := record.DecodeReport(it.Value)
+		if _, at, ok := st.Instance(rep.Service, rep.ID); err != nil || !ok || at != rep.Position.Index || st.Position().Generation != rep.Position.Generation {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
