@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"syscall"
@@ -18,6 +19,9 @@ import (
 	"github.com/fluid-sd/fluid/plugin/mesh"
 	"github.com/fluid-sd/fluid/plugin/record"
 )
+
+// incarnationFile is what the member of the mesh keeps in the data directory.
+const incarnationFile = "member.incarnation"
 
 // advance is how often time passes in the catalog: hold-downs and guards.
 const advance = time.Second
@@ -68,6 +72,7 @@ func (a *Agent) openMesh() (mesh.Mesh, error) {
 		Impl: mesh.Impl(g.Impl), ID: a.meshID(), Name: a.memberName(), Role: mesh.RoleAgent,
 		Zone: a.cfg.Zone, Replica: a.view, Cluster: a.clusterID(),
 		Bind: g.Bind, Advertise: g.Advertise, Seeds: g.Seeds, Label: g.Label, Keys: keyBytes(a.ring),
+		State:   filepath.Join(a.cfg.DataDirOrDefault(), incarnationFile),
 		OnClone: a.noteClone,
 		OnMember: func(mesh.Member) {
 			select {

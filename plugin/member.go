@@ -85,8 +85,12 @@ func (e *engine) openMember() error {
 	e.member = m
 	e.mu.Unlock()
 	var err error
+	state := ""
+	if p.Snapshot != "" { // else the id is new at each start
+		state = p.Snapshot + ".incarnation"
+	}
 	m.Mesh, err = mesh.New(mesh.Config{
-		Impl: m.impl, ID: e.head.Member, Name: p.GossipNode, Role: mesh.RoleDNS, Replica: replica{e}, Cluster: m.cluster,
+		Impl: m.impl, ID: e.head.Member, Name: p.GossipNode, Role: mesh.RoleDNS, Replica: replica{e}, Cluster: m.cluster, State: state,
 		Bind: p.GossipAddress, Advertise: p.GossipAdvertise, Seeds: m.seeds, Label: p.GossipLabel, Keys: p.GossipKeys,
 		Allow: p.GossipAllow, Compression: p.GossipCompression, Insecure: p.GossipInsecure, Network: p.network, Logger: slog.New(logHandler{}),
 	})
