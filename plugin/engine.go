@@ -99,11 +99,11 @@ func (e *engine) current(k *kept) bool {
 func newEngine(p process) *engine {
 	e := &engine{
 		options: p, services: table.NewMap[catalog.Service](0), nodes: table.NewMap[record.Node](0),
-		answers: table.NewAnswers[kept](p.Capacity), denials: table.NewAnswers[kept](p.Denial),
 		synced: make(chan struct{}), start: time.Now(), wall: time.Now,
 		catalog: catalog.New(), kept: map[record.OriginID]catalog.Head{}, zones: map[string]*served{}, notify: map[*notifier]bool{},
 		stacks: newBallast(),
 	}
+	e.answers, e.denials = table.NewAnswers(p.Capacity, e.current), table.NewAnswers(p.Denial, e.current)
 	e.head.Cluster = p.Cluster
 	e.useFile(p.Snapshot)
 	if e.head.Member == "" {

@@ -19,6 +19,7 @@ type Key struct {
 // see NewAnswers.
 type Answers[A any] struct {
 	seed     seed
+	current  func(*A) bool // nil: all are
 	capacity atomic.Int64
 	ways     atomic.Pointer[ways[A]]
 	hits     [stripes]stripe
@@ -27,6 +28,7 @@ type Answers[A any] struct {
 
 	mu    sync.Mutex // held while an entry is put or taken out
 	count int        // guarded by mu
+	puts  int        // guarded by mu: since clean looked last
 	hand  uint64     // guarded by mu: the set that is looked at next for a victim
 }
 
@@ -66,9 +68,11 @@ type Stats struct {
 }
 
 // NewAnswers returns a store for at most capacity answers. With capacity 0 it
-// keeps none.
-func NewAnswers[A any](capacity int) *Answers[A] {
-	s := &Answers[A]{seed: newSeed()}
+// keeps none. Answers that current reports out of date are found by Get all the
+// same, but they are the first to go and the store does not grow for them.
+// Without current, which must be quick, all are up to date.
+func NewAnswers[A any](capacity int, current func(*A) bool) *Answers[A] {
+	s := &Answers[A]{seed: newSeed(), current: current}
 	s.capacity.Store(int64(capacity))
 	s.ways.Store(newWays[A](1))
 	return s
@@ -127,15 +131,25 @@ func (s *Answers[A]) Put(k Key, answer A) {
 	if w.replace(h, k, e) {
 		return
 	}
+	s.insert(s.room(w, capacity), e)
+}
+
+// room makes room for one more entry.
+func (s *Answers[A]) room(w *ways[A], capacity int) *ways[A] {
+	// A set is given 3.5 entries on average before the sets are doubled, so
+	// that few overflow.
+	crowded := func() bool { return 2*(s.count+1) > setSize*len(w.sets) }
+	s.puts++
+	if 4*s.puts > s.count && (s.count >= capacity || crowded()) {
+		s.clean(w)
+	}
 	for s.count >= capacity {
 		s.sweep(w)
 	}
-	// A set is given 3.5 entries on average before the sets are doubled, so
-	// that few overflow.
-	if 2*(s.count+1) > setSize*len(w.sets) {
+	if crowded() {
 		w = s.grow(w)
 	}
-	s.insert(w, e)
+	return w
 }
 
 // SetCapacity changes the bound, evicting what exceeds it.
@@ -172,49 +186,89 @@ func (w *ways[A]) replace(h uint64, k Key, e *entry[A]) bool {
 	return false
 }
 
-// insert puts a new entry into its set, over the one that was not used for
-// longest if the set is full.
+// insert puts a new entry into its set: into a free place, over one that is out
+// of date, or over the one that was not used for longest.
 func (s *Answers[A]) insert(w *ways[A], e *entry[A]) {
 	st := &w.sets[e.hash>>8&w.mask]
-	at := -1
+	free, outdated, unused := -1, -1, -1
 	for i := range st.entries {
 		old := st.entries[i].Load()
-		if old == nil {
-			at = i
-			s.count++
-			break
+		switch {
+		case old == nil:
+			free = i
+		case !s.keeps(old):
+			outdated = i
+		case !old.used.Load():
+			unused = i
 		}
-		if !old.used.Swap(false) && at < 0 {
-			at = i
+	}
+	at := int(e.hash>>4&0xf) % setSize
+	switch {
+	case free >= 0:
+		at = free
+	case outdated >= 0:
+		at = outdated
+	case unused >= 0:
+		at = unused
+	default: // each has been used; from now on it counts who is again
+		for i := range st.entries {
+			st.entries[i].Load().used.Store(false)
 		}
 	}
-	if at < 0 {
-		at = int(e.hash>>4&0xf) % setSize
+	if st.entries[at].Load() != nil {
+		s.evict(st, at)
 	}
-	if old := st.entries[at].Load(); old != nil {
-		s.evicted.Add(1)
-	}
+	s.count++
 	shift := at * 8
 	st.entries[at].Store(e)
 	st.tags.Store(st.tags.Load()&^(0xff<<shift) | (e.hash&0xff)<<shift)
 }
 
 // sweep evicts one entry: the first that was not used since the hand came by
-// last.
+// last. It takes one of a set at most, so that the others of the set keep their
+// chance until the hand comes again.
 func (s *Answers[A]) sweep(w *ways[A]) {
 	for {
 		st := &w.sets[s.hand&w.mask]
+		s.hand++
+		victim := -1
 		for i := range st.entries {
 			e := st.entries[i].Load()
-			if e == nil || e.used.Swap(false) {
-				continue
+			if e != nil && !e.used.Swap(false) && victim < 0 {
+				victim = i
 			}
-			st.entries[i].Store(nil)
-			s.count--
-			s.evicted.Add(1)
+		}
+		if victim >= 0 {
+			s.evict(st, victim)
 			return
 		}
-		s.hand++
+	}
+}
+
+// evict takes an entry out.
+func (s *Answers[A]) evict(st *set[A], i int) {
+	if s.keeps(st.entries[i].Swap(nil)) {
+		s.evicted.Add(1)
+	}
+	s.count--
+}
+
+// keeps reports whether an entry is up to date.
+func (s *Answers[A]) keeps(e *entry[A]) bool { return s.current == nil || s.current(&e.answer) }
+
+// clean drops what is out of date. It looks at everything, so it is called only
+// when there were many puts since.
+func (s *Answers[A]) clean(w *ways[A]) {
+	s.puts = 0
+	if s.current == nil {
+		return
+	}
+	for i := range w.sets {
+		for j := range w.sets[i].entries {
+			if e := w.sets[i].entries[j].Load(); e != nil && !s.keeps(e) {
+				s.evict(&w.sets[i], j)
+			}
+		}
 	}
 }
 

@@ -20,7 +20,7 @@ type answer struct {
 func TestAnswersKeepTheBound(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		capacity := rapid.IntRange(0, 40).Draw(t, "capacity")
-		s, last, n := table.NewAnswers[answer](capacity), map[table.Key]answer{}, 0
+		s, last, n := table.NewAnswers[answer](capacity, nil), map[table.Key]answer{}, 0
 		keys := rapid.Custom(func(t *rapid.T) table.Key {
 			return table.Key{Name: fmt.Sprintf("n%d", rapid.IntRange(0, 80).Draw(t, "n")), Tag: rapid.Uint64Range(0, 2).Draw(t, "tag")}
 		})
@@ -58,7 +58,7 @@ func TestAnswersKeepTheBound(t *testing.T) {
 // survives a stream of answers that nobody asks for again.
 func TestAnswersSecondChance(t *testing.T) {
 	const capacity = 1000
-	s := table.NewAnswers[answer](capacity)
+	s := table.NewAnswers[answer](capacity, nil)
 	hot := table.Key{Name: "hot"}
 	s.Put(hot, answer{})
 	for i := range 20 * capacity {
@@ -75,7 +75,7 @@ func TestAnswersSecondChance(t *testing.T) {
 // TestAnswersHoldTheirCapacity checks that few answers are lost to full sets.
 func TestAnswersHoldTheirCapacity(t *testing.T) {
 	const capacity = 50000
-	s := table.NewAnswers[answer](capacity)
+	s := table.NewAnswers[answer](capacity, nil)
 	for i := range capacity {
 		s.Put(table.Key{Name: fmt.Sprint(i)}, answer{})
 	}
@@ -91,7 +91,7 @@ func TestAnswersHoldTheirCapacity(t *testing.T) {
 }
 
 func TestAnswersConcurrent(t *testing.T) {
-	s := table.NewAnswers[answer](100)
+	s := table.NewAnswers[answer](100, nil)
 	var wg sync.WaitGroup
 	for g := range 4 {
 		wg.Go(func() {
@@ -113,7 +113,7 @@ func TestAnswersConcurrent(t *testing.T) {
 }
 
 func TestAnswersHitDoesNotAllocate(t *testing.T) {
-	s := table.NewAnswers[answer](10)
+	s := table.NewAnswers[answer](10, nil)
 	k := table.Key{Name: "web.fluid.internal.", Tag: 1}
 	s.Put(k, answer{})
 	if n := testing.AllocsPerRun(100, func() {
@@ -123,4 +123,55 @@ func TestAnswersHitDoesNotAllocate(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("a hit allocates %v times, want 0", n)
 	}
+}
+
+// What is out of date goes before anything else, whether it is asked for or not,
+// and makes no store grow.
+func TestAnswersOutOfDate(t *testing.T) {
+	key := func(n int) table.Key { return table.Key{Name: fmt.Sprintf("n%d", n)} }
+	t.Run("no room", func(t *testing.T) {
+		old := 0 // answers below are out of date
+		s := table.NewAnswers(100, func(a *answer) bool { return a.n >= old })
+		for n := range 100 {
+			s.Put(key(n), answer{key(n), n})
+		}
+		old = 50
+		for n := range 150 {
+			s.Get(key(n)) // all are in use
+			if n >= 100 {
+				s.Put(key(n), answer{key(n), n})
+				s.Get(key(n))
+			}
+		}
+		found := 0
+		for n := 50; n < 150; n++ {
+			if s.Get(key(n)) != nil {
+				found++
+			}
+		}
+		if found < 95 { // a few sets overflow
+			t.Errorf("%d of 100 answers that are up to date are left", found)
+		}
+	})
+	t.Run("room", func(t *testing.T) {
+		const live = 100
+		old := 0
+		s := table.NewAnswers(1_000_000, func(a *answer) bool { return a.n >= old })
+		for n := range 100_000 {
+			old = n - live
+			s.Put(key(n), answer{key(n), n})
+		}
+		if got := s.Stats(); got.Entries > 6*live || got.Evictions > live {
+			t.Errorf("got %+v, want no more than there is room for %d", got, live)
+		}
+		found := 0
+		for n := 100_000 - live; n < 100_000; n++ {
+			if s.Get(key(n)) != nil {
+				found++
+			}
+		}
+		if found < live-10 {
+			t.Errorf("%d of %d answers that are up to date are left", found, live)
+		}
+	})
 }

@@ -75,7 +75,7 @@ func BenchmarkLookup(b *testing.B) {
 			}
 		})
 		b.Run(fmt.Sprintf("names=%d/answers", n), func(b *testing.B) {
-			s := table.NewAnswers[int](2 * n)
+			s := table.NewAnswers[int](2*n, nil)
 			for _, name := range list {
 				s.Put(table.Key{Name: name, Tag: 1}, 0)
 			}
