@@ -53,9 +53,10 @@ fuzz: ## fuzz every decoder for FUZZTIME each
 	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
 	  done; done
 
-fuzz-dns: ## fuzz the DNS handler for FUZZDNSTIME, flood it with 100,000 queries; nothing may grow
+fuzz-dns: ## fuzz the DNS handler for FUZZDNSTIME, flood it with 100,000 queries, change 800,000 records; nothing may grow
 	$(GO) test -run '^$$' -fuzz '^FuzzServeDNS$$' -fuzztime $(FUZZDNSTIME) -timeout 0 ./plugin
 	FLUID_TEST_FLOOD=100000 $(GO) test -count=1 -v -run '^TestFlood$$' ./plugin
+	FLUID_TEST_SOAK=300 $(GO) test -count=1 -v -run '^TestChurnSoak$$' ./plugin
 
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...
