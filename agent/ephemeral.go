@@ -40,8 +40,24 @@ func (a *Agent) RegisterEphemeral(ctx context.Context, m store.Meta, in *record.
 	return v, err
 }
 
-// UpdateEphemeral implements api.Ephemeral.
-func (a *Agent) UpdateEphemeral(service, id string, edit func(*record.Instance)) (api.Vouched, error) {
+// EditOwn implements api.Ephemeral.
+func (a *Agent) EditOwn(e api.Edit) (api.Vouched, error) {
+	if e.Status != "" {
+		status, err := record.ParseStatus(e.Status)
+		if err != nil {
+			return api.Vouched{}, err
+		}
+		return a.setStatus(e.Service, e.ID, status, e.Reason, e.Principal)
+	}
+	return a.update(e.Service, e.ID, func(r *record.Instance) {
+		if e.Weight != nil {
+			r.Weight = *e.Weight
+		}
+	})
+}
+
+// update changes an instance that is registered here by edit.
+func (a *Agent) update(service, id string, edit func(*record.Instance)) (api.Vouched, error) {
 	it, _, err := a.origin.update(service, id, edit)
 	return a.vouch(service, id, it, err)
 }

@@ -51,14 +51,18 @@ func (a *Agent) claimants(service, id string) (out []claimant) {
 				nodes[o.Origin] = o.Node
 			}
 		}
-		n := nodes[v.Origin]
-		cl := claimant{origin: v.Origin, member: n.ID, node: n.Name}
-		if a.cfg.trusted(n.HTTP) {
-			cl.http = n.HTTP
-		}
-		out = append(out, cl)
+		out = append(out, a.claimantOf(v.Origin, nodes[v.Origin]))
 	}
 	return out
+}
+
+// claimantOf returns the agent that a header describes.
+func (a *Agent) claimantOf(origin record.OriginID, n record.Node) claimant {
+	cl := claimant{origin: origin, member: n.ID, node: n.Name}
+	if a.cfg.trusted(n.HTTP) {
+		cl.http = n.HTTP
+	}
+	return cl
 }
 
 // takeOver commits that an instance belongs to this agent: what others claimed
@@ -117,10 +121,55 @@ func (a *Agent) WithdrawOwn(service, id, principal string) (api.Vouched, error) 
 	return v, err
 }
 
+// Edit implements api.Ephemeral.
+func (a *Agent) Edit(ctx context.Context, e api.Edit) (api.Vouched, error) {
+	done, err := a.EditOwn(e)
+	if err == nil || !errors.Is(err, store.ErrNotFound) && !errors.Is(err, errElsewhere) {
+		return done, err
+	}
+	owners := a.claimants(e.Service, e.ID)
+	if errors.Is(err, errElsewhere) {
+		owners = a.reporters(e.Service, e.ID)
+	}
+	found := false
+	for _, cl := range owners {
+		v, askErr := a.askOwner(ctx, cl, func(ctx context.Context, c *api.Client) (api.Vouched, error) { return c.Edit(ctx, e) })
+		switch {
+		case errors.Is(askErr, store.ErrNotFound): // withdrawn meanwhile
+		case errors.Is(askErr, store.ErrConflict):
+			return v, askErr
+		case askErr != nil:
+			return api.Vouched{}, fmt.Errorf("%w: instance %s of %s belongs to %s, which did not answer within %s: %s",
+				api.ErrOwner, e.ID, e.Service, cl, ownerTimeout, askErr.Error())
+		case !found:
+			v.Owner = cl.String()
+			done, err, found = v, nil, true
+		}
+	}
+	return done, err
+}
+
+// reporters returns the agent of the node that a committed instance is on.
+func (a *Agent) reporters(service, id string) []claimant {
+	in, _, ok := a.store.State().Instance(service, id)
+	if !ok {
+		return nil
+	}
+	a.view.mu.RLock()
+	defer a.view.mu.RUnlock()
+	n, ok := a.view.cat.Node(in.Node)
+	if !ok || n.ID == a.meshID() {
+		return nil
+	}
+	return []claimant{a.claimantOf(record.OriginID{}, n)}
+}
+
 // withdrawAt asks an owner to withdraw, for two seconds; force kills what an
 // owner that does not answer holds.
 func (a *Agent) withdrawAt(ctx context.Context, m store.Meta, cl claimant, service, id string, force bool) (api.Vouched, error) {
-	v, err := a.askOwner(ctx, cl, api.WithdrawRequest{Service: service, ID: id, Principal: m.Principal})
+	v, err := a.askOwner(ctx, cl, func(ctx context.Context, c *api.Client) (api.Vouched, error) {
+		return c.Withdraw(ctx, api.WithdrawRequest{Service: service, ID: id, Principal: m.Principal})
+	})
 	switch {
 	case err == nil:
 		v.Owner = cl.String()
@@ -137,15 +186,18 @@ func (a *Agent) withdrawAt(ctx context.Context, m store.Meta, cl claimant, servi
 	return api.Vouched{Service: service, ID: id, Class: record.ClassEphemeral.String(), Owner: cl.String(), Killed: true}, nil
 }
 
-// askOwner forwards a removal to the owner until it answers or its time is up.
-func (a *Agent) askOwner(ctx context.Context, cl claimant, req api.WithdrawRequest) (api.Vouched, error) {
+// request is what is asked of an owner.
+type request func(context.Context, *api.Client) (api.Vouched, error)
+
+// askOwner forwards a request to the owner until it answers or its time is up.
+func (a *Agent) askOwner(ctx context.Context, cl claimant, req request) (api.Vouched, error) {
 	ctx, cancel := context.WithTimeout(ctx, ownerTimeout)
 	defer cancel()
 	pause := time.NewTicker(ownerPause)
 	defer pause.Stop()
 	for {
 		v, err := a.askOnce(ctx, cl, req)
-		if err == nil || errors.Is(err, store.ErrNotFound) {
+		if err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrConflict) {
 			return v, err
 		}
 		select {
@@ -156,7 +208,7 @@ func (a *Agent) askOwner(ctx context.Context, cl claimant, req api.WithdrawReque
 	}
 }
 
-func (a *Agent) askOnce(ctx context.Context, cl claimant, req api.WithdrawRequest) (api.Vouched, error) {
+func (a *Agent) askOnce(ctx context.Context, cl claimant, req request) (api.Vouched, error) {
 	url := cl.http
 	for _, sv := range a.store.Servers() {
 		if memberID(sv.ID) == cl.member {
@@ -170,5 +222,5 @@ func (a *Agent) askOnce(ctx context.Context, cl claimant, req api.WithdrawReques
 	if err != nil {
 		return api.Vouched{}, err
 	}
-	return c.Withdraw(ctx, req)
+	return req(ctx, c)
 }

@@ -10,13 +10,14 @@ import (
 	"github.com/fluid-sd/fluid/plugin/record"
 )
 
-// SetStatus implements api.Ephemeral. What it says of a committed instance is a
+// setStatus sets the status of an instance that is registered here, or reports
+// that of a committed instance of this node. What it says of the latter is a
 // report in gossip, bound to the instance as it is committed now: the next
 // registration starts anew.
-func (a *Agent) SetStatus(service, id string, status record.Status, reason, principal string) (api.Vouched, error) {
+func (a *Agent) setStatus(service, id string, status record.Status, reason, principal string) (api.Vouched, error) {
 	in, at, committed := a.store.State().Instance(service, id)
 	if !committed {
-		v, err := a.UpdateEphemeral(service, id, func(r *record.Instance) { r.Status = status })
+		v, err := a.update(service, id, func(r *record.Instance) { r.Status = status })
 		if err == nil {
 			a.log.Info("status set", "service", service, "instance", id, "status", status.String(), "reason", reason, "principal", principal)
 		}
@@ -48,6 +49,9 @@ func (a *Agent) SetStatus(service, id string, status record.Status, reason, prin
 	return v, err
 }
 
+// errElsewhere is wrapped where the agent of another node can do it.
+var errElsewhere = fmt.Errorf("%w with where it is", store.ErrConflict)
+
 // reportable says why this agent cannot report on a committed instance: only
 // the agent of its node can.
 func (a *Agent) reportable(in *record.Instance) error {
@@ -56,7 +60,7 @@ func (a *Agent) reportable(in *record.Instance) error {
 	case in.Node == "":
 		return fmt.Errorf("%w: %s is on no node, so nobody reports on it; register it with a node, or drain it (POST /v1/overlays)", store.ErrConflict, where)
 	case in.Node != a.cfg.NodeName():
-		return fmt.Errorf("%w: %s is on node %s; ask the agent there", store.ErrConflict, where, in.Node)
+		return fmt.Errorf("%w: %s is on node %s; ask the agent there", errElsewhere, where, in.Node)
 	}
 	a.view.mu.RLock()
 	n, ok := a.view.cat.Node(in.Node)

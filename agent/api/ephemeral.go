@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -24,12 +23,14 @@ type Ephemeral interface {
 	// An instance that another living agent vouches for is store.ErrConflict;
 	// with takeover it is committed first that it belongs to this one.
 	RegisterEphemeral(ctx context.Context, m store.Meta, in *record.Instance, takeover bool) (Vouched, error)
-	// SetStatus sets the status of an instance that is registered here, or
-	// reports that of a committed instance on this node. A committed instance of
-	// another node, or of none, is store.ErrConflict.
-	SetStatus(service, id string, status record.Status, reason, principal string) (Vouched, error)
-	// UpdateEphemeral changes an instance that is registered here by edit.
-	UpdateEphemeral(service, id string, edit func(*record.Instance)) (Vouched, error)
+	// Edit changes the status or the weight of an instance at the agent that
+	// vouches for it, or reports the status of a committed instance at the agent
+	// of its node. One that does not answer is ErrOwner; a committed instance of
+	// no node is store.ErrConflict.
+	Edit(ctx context.Context, e Edit) (Vouched, error)
+	// EditOwn is Edit for what this agent vouches for, and for committed
+	// instances of its node. An Edit of nothing finds out whether that is so.
+	EditOwn(e Edit) (Vouched, error)
 	// WithdrawEphemeral removes an instance here and asks the other agents that
 	// vouch for it to do so. One that does not answer is ErrOwner, or, with
 	// force, its version is killed by a commit.
@@ -133,7 +134,7 @@ func (s *server) ephemeralOps() {
 		})
 	huma.Register(s.huma, op(http.MethodPut, path+"/heartbeat", "put-heartbeat", "Renew a TTL check of an ephemeral instance of this agent", servicesTag,
 		http.StatusNotFound, http.StatusNotImplemented), s.heartbeat)
-	huma.Register(s.huma, op(http.MethodPut, path+"/status", "put-status", "Set the status of an ephemeral instance of this agent, or report that of a critical one on its node", servicesTag, http.StatusNotFound, http.StatusConflict),
+	huma.Register(s.huma, op(http.MethodPut, path+"/status", "put-status", "Set the status of an ephemeral instance, wherever it is registered, or report that of a critical one on its node", servicesTag, http.StatusNotFound, http.StatusConflict),
 		func(ctx context.Context, in *struct {
 			EphemeralPath
 			AckParams
@@ -148,17 +149,24 @@ func (s *server) ephemeralOps() {
 			if err != nil {
 				return nil, err
 			}
-			done, err := s.Ephemeral.SetStatus(in.Service, id, st, in.Body.Reason, callerOf(ctx).principal)
+			done, err := s.Ephemeral.Edit(ctx, Edit{
+				Service: in.Service, ID: id, Status: st.String(), Reason: in.Body.Reason, Principal: callerOf(ctx).principal,
+			})
 			return s.vouched(ctx, &in.AckParams, done, err)
 		})
-	huma.Register(s.huma, op(http.MethodPut, path+"/weight", "put-weight", "Set the weight of an ephemeral instance of this agent", servicesTag, http.StatusNotFound),
+	huma.Register(s.huma, op(http.MethodPut, path+"/weight", "put-weight", "Set the weight of an ephemeral instance, wherever it is registered", servicesTag, http.StatusNotFound),
 		func(ctx context.Context, in *struct {
 			EphemeralPath
 			AckParams
 			Body WeightBody
 		},
 		) (*vouchedOutput, error) {
-			return s.editEphemeral(ctx, &in.EphemeralPath, &in.AckParams, func(r *record.Instance) { r.Weight = in.Body.Weight })
+			id, err := in.check()
+			if err != nil {
+				return nil, err
+			}
+			done, err := s.Ephemeral.Edit(ctx, Edit{Service: in.Service, ID: id, Weight: &in.Body.Weight, Principal: callerOf(ctx).principal})
+			return s.vouched(ctx, &in.AckParams, done, err)
 		})
 }
 
@@ -168,7 +176,7 @@ func (s *server) heartbeat(_ context.Context, in *struct{ EphemeralPath }) (*vou
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.Ephemeral.UpdateEphemeral(in.Service, id, func(*record.Instance) {}); err != nil {
+	if _, err := s.Ephemeral.EditOwn(Edit{Service: in.Service, ID: id}); err != nil {
 		return nil, toProblem(err, "")
 	}
 	return nil, toProblem(fmt.Errorf("heartbeat: %w: instance %s of %s has no TTL check, and this version has no checks; say how it is with PUT …/status",
@@ -211,22 +219,13 @@ func (in *EphemeralPath) instance(t *Target, now time.Time) (record.Instance, er
 	return rec, nil
 }
 
-func (s *server) editEphemeral(ctx context.Context, path *EphemeralPath, ack *AckParams, edit func(*record.Instance)) (*vouchedOutput, error) {
-	id, err := path.check()
-	if err != nil {
-		return nil, err
-	}
-	done, err := s.Ephemeral.UpdateEphemeral(path.Service, id, edit)
-	return s.vouched(ctx, ack, done, err)
-}
-
 // vouched answers a write once as many members as were asked for know of it.
 func (s *server) vouched(ctx context.Context, ack *AckParams, done Vouched, err error) (*vouchedOutput, error) {
 	if err != nil {
 		return nil, toProblem(err, "body")
 	}
 	if ack.members > 0 && done.Owner != "" {
-		return nil, toProblem(fmt.Errorf("%w: it is removed at %s; who knows of that only %s can tell", ErrUnconfirmed, done.Owner, done.Owner), "")
+		return nil, toProblem(fmt.Errorf("%w: it is done at %s; who knows of that only %s can tell", ErrUnconfirmed, done.Owner, done.Owner), "")
 	}
 	if ack.members > 0 {
 		ctx, cancel := context.WithTimeout(ctx, ack.timeout)
@@ -241,44 +240,4 @@ func (s *server) vouched(ctx context.Context, ack *AckParams, done Vouched, err 
 		out.Status = http.StatusCreated
 	}
 	return out, nil
-}
-
-// WithdrawRequest is what one agent asks of another that vouches for an
-// instance.
-type WithdrawRequest struct {
-	Service   string `json:"service"`
-	ID        string `json:"id"`
-	Principal string `json:"principal"` // who asked the first one
-}
-
-// withdraw serves WithdrawPath.
-func (s *server) withdraw(w http.ResponseWriter, r *http.Request) {
-	var req WithdrawRequest
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxWithdraw))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&req); err != nil {
-		writeProblem(w, fmt.Errorf("%w: %w", ErrInvalid, err))
-		return
-	}
-	path := EphemeralPath{Service: req.Service, ID: req.ID}
-	id, err := path.check()
-	if err != nil {
-		writeProblem(w, err)
-		return
-	}
-	done, err := s.Ephemeral.WithdrawOwn(req.Service, id, req.Principal)
-	if err != nil {
-		writeProblem(w, err)
-		return
-	}
-	writeJSON(w, http.StatusOK, done)
-}
-
-const maxWithdraw = 4 << 10 // bytes of a WithdrawRequest
-
-// Withdraw asks the agent to withdraw an instance of its own.
-func (c *Client) Withdraw(ctx context.Context, req WithdrawRequest) (Vouched, error) {
-	var out Vouched
-	err := c.do(ctx, http.MethodPost, WithdrawPath, nil, nil, req, &out)
-	return out, err
 }

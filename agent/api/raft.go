@@ -22,12 +22,13 @@ const (
 	ForwardPath  = "/v1/raft/forward"
 	AppliedPath  = "/v1/raft/applied"
 	WithdrawPath = "/v1/mesh/withdraw"
+	EditPath     = "/v1/mesh/edit"
 	FollowPath   = "/v1/raft/follow"
 	ReportPath   = "/v1/raft/report"
 )
 
 // peerPaths are those that the join secret opens.
-var peerPaths = []string{JoinPath, ForwardPath, AppliedPath, WithdrawPath, FollowPath, ReportPath}
+var peerPaths = []string{JoinPath, ForwardPath, AppliedPath, WithdrawPath, EditPath, FollowPath, ReportPath}
 
 func (s *server) raftOps() {
 	type output struct {
@@ -155,6 +156,7 @@ func (s *server) peerOps(mux *http.ServeMux) {
 		_, _ = w.Write(reply) // a server that left learns nothing, as it would anyway
 	})
 	mux.HandleFunc("POST "+WithdrawPath, s.withdraw)
+	mux.HandleFunc("POST "+EditPath, s.edit)
 	mux.HandleFunc("GET "+AppliedPath, func(w http.ResponseWriter, r *http.Request) {
 		pos, err := record.ParsePosition(r.URL.Query().Get("position"))
 		if err != nil {
