@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -155,12 +156,12 @@ func TestClientAlone(t *testing.T) {
 		// The first one may be on a connection that the server closes just then.
 		return !errors.Is(err, store.ErrUnknown) && errors.Is(err, store.ErrUnavailable)
 	})
-	for range 2 {
+	for round := range 2 {
 		s, err := c2.Service(t.Context(), "checkout", api.Filter{})
 		if err != nil || len(s.Instances) != 1 {
 			t.Errorf("alone: got %+v, %v", s, err)
 		}
-		d := dnsAt(t, a2, "dns-2")
+		d := dnsAt(t, a2, fmt.Sprintf("dns-%d", round)) // that of the last round is connected again, too
 		eventually(t, "its DNS server knows", func() bool { return d.has(record.InstanceKey("checkout", "10.0.0.9")) })
 		stop(t, a2)
 		a2 = start(t, mine)
