@@ -94,20 +94,24 @@ func (s *Store) Restore(ctx context.Context, m Meta, r io.Reader, least uint64) 
 	for n := 0; n*restoreChunk < len(b); n++ {
 		piece := b[n*restoreChunk : min((n+1)*restoreChunk, len(b))]
 		c := &command{op: opStageRestore, meta: meta, target: id, id: strconv.Itoa(n), values: []string{string(piece)}}
-		if _, err := s.step(ctx, c); err != nil {
+		if _, err := s.step(ctx, s.cfg.WriteTimeout, c); err != nil {
 			return record.Position{}, fmt.Errorf("restore: piece %d: %w", n, err)
 		}
 	}
-	o, err := s.step(ctx, &command{op: opCommitRestore, meta: meta, target: id, id: strconv.FormatUint(least, 10)})
+	o, err := s.step(ctx, restoreTime, &command{op: opCommitRestore, meta: meta, target: id, id: strconv.FormatUint(least, 10)})
 	if err != nil {
 		return record.Position{}, fmt.Errorf("restore: %w", err)
 	}
 	return o.pos, nil
 }
 
+// restoreTime bounds how long the last step of a restore may take: every
+// server reads the whole snapshot in it.
+const restoreTime = 2 * time.Minute
+
 // step commits one command of several, each within its own time.
-func (s *Store) step(ctx context.Context, c *command) (outcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
+func (s *Store) step(ctx context.Context, timeout time.Duration, c *command) (outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	o, err := s.execute(ctx, c)
 	if err == nil {

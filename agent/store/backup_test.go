@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/fluid-sd/fluid/plugin/record"
 )
 
@@ -112,6 +114,40 @@ func TestRestoreIntoANewCluster(t *testing.T) {
 	if err != nil || info.Services != 3 || info.Instances != 3 || info.Position != s.State().Position() {
 		t.Errorf("info %+v, %v", info, err)
 	}
+}
+
+// TestLongRestore: to read a snapshot of a million instances takes longer than a
+// write may, on each server.
+func TestLongRestore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.conf = func(cfg *Config) {
+			cfg.planted = func(s *Store) {
+				committed := s.committed
+				s.committed = func(f raft.ApplyFuture, batch []*proposal) (any, error) {
+					if cmd, err := decodeCommand(batch[0].raw); err == nil && cmd.op == opCommitRestore {
+						pass(4 * s.cfg.WriteTimeout)
+					}
+					return committed(f, batch)
+				}
+			}
+		}
+		for i, name := range []string{"n1", "n2", "n3"} {
+			c.start(name, i == 0)
+			if i > 0 {
+				c.join(name)
+			}
+		}
+		l := c.settle(3)
+		register(t, l, instance("a", "10.0.0.1"))
+		snap := saved(t, l)
+		for _, s := range c.live() { // the leader, and two that forward to it
+			pos, err := s.Restore(t.Context(), Meta{}, bytes.NewReader(snap), 0)
+			if err != nil || pos.Index == 0 {
+				t.Errorf("at %s: restored at %s, %v", s.cfg.Name, pos, err)
+			}
+		}
+	})
 }
 
 func TestRestoreIsRefused(t *testing.T) {

@@ -89,6 +89,9 @@ func (s *Store) executeOnce(ctx context.Context, c *command) (outcome, error) {
 
 // executeHere runs a command on this server, which leads.
 func (s *Store) executeHere(ctx context.Context, c *command) (outcome, error) {
+	if c.op == opCommitRestore {
+		return s.propose(ctx, c) // it changes something, and is long
+	}
 	if o, idle := s.rehearse(c); idle {
 		// It would change nothing here. That is only the truth if this server
 		// still leads and has applied all that is committed.
@@ -191,6 +194,7 @@ func (s *Store) Serve(ctx context.Context, request []byte) (reply []byte, err er
 	if err != nil {
 		return nil, refuse(ErrInvalid, "forwarded request: %v", err)
 	}
+	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
 	defer cancel()
 	if own := s.State().ClusterID(); p.str[3] != "" && own != "" && p.str[3] != own {
@@ -204,6 +208,11 @@ func (s *Store) Serve(ctx context.Context, request []byte) (reply []byte, err er
 		c, err := decodeCommand(p.str[2])
 		if err != nil {
 			return nil, refuse(ErrInvalid, "forwarded request: %v", err)
+		}
+		if c.op == opCommitRestore {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(whole, restoreTime)
+			defer cancel()
 		}
 		o, err := s.executeHere(ctx, &c)
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fluid-sd/fluid/plugin/record"
 )
@@ -121,7 +122,7 @@ func makeGolden(t *testing.T, dir string) {
 	must(s.PutFence(ctx, Meta{}, record.Fence{Kind: record.FenceReap, Origin: record.OriginID{1, 2, 3}, Epoch: 8}))
 	must(s.DeleteOverlay(ctx, Meta{}, "x"))
 	must(nil, s.PutMembers(ctx, Meta{}, []Member{{ID: "m1", Name: "dns1"}}))
-	must(s.step(ctx, &command{op: opStageRestore, target: "r", id: "0", values: []string{"piece"}}))
+	must(s.step(ctx, time.Second, &command{op: opStageRestore, target: "r", id: "0", values: []string{"piece"}}))
 	must(s.Deregister(ctx, Meta{IdempotencyKey: "k2"}, "b"))
 	var snap bytes.Buffer
 	must(nil, s.State().WriteSnapshot(&snap))
