@@ -21,6 +21,13 @@ const (
 	rejoinDead = 2
 	// maxDead bounds the dead members that are remembered.
 	maxDead = 4096
+	// settleFrom and settleTo bound the time from many members appearing to the
+	// exchange that makes up for what gossip left out.
+	settleFrom, settleTo = 2 * time.Second, 4 * time.Second
+	// settleWindow is the time within which members count as appearing together.
+	settleWindow = 5 * time.Second
+	// settleMembers is how many that are, and settleShare which part of the mesh.
+	settleMembers, settleShare = 3, 20
 	// seedTries and deadTries are how many members of one side of a split are
 	// expected to try in one round: enough for one to try at once, few enough
 	// not to be a storm.
@@ -80,6 +87,10 @@ type Rejoiner struct {
 	mu    sync.Mutex // guards what follows
 	alive map[MemberID]netip.AddrPort
 	dead  map[MemberID]deadMember
+	// came counts the members that appeared since the time.
+	came  int
+	since time.Time
+	stir  chan struct{} // capacity 1: many came
 }
 
 type deadMember struct {
@@ -98,7 +109,7 @@ func NewRejoiner(cfg RejoinConfig) (*Rejoiner, error) {
 		}
 	}
 	return &Rejoiner{
-		cfg: cfg.withDefaults(), alive: make(map[MemberID]netip.AddrPort), dead: make(map[MemberID]deadMember),
+		cfg: cfg.withDefaults(), alive: make(map[MemberID]netip.AddrPort), dead: make(map[MemberID]deadMember), stir: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -107,6 +118,17 @@ func NewRejoiner(cfg RejoinConfig) (*Rejoiner, error) {
 func (r *Rejoiner) Alive(id MemberID, at netip.AddrPort) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if _, known := r.alive[id]; !known {
+		if time.Since(r.since) > settleWindow {
+			r.came, r.since = 0, time.Now()
+		}
+		if r.came++; r.came >= max(settleMembers, len(r.alive)/settleShare) {
+			select {
+			case r.stir <- struct{}{}:
+			default:
+			}
+		}
+	}
 	r.alive[id] = at
 	delete(r.dead, id)
 }
@@ -146,6 +168,9 @@ func (r *Rejoiner) forgetOldest() {
 // Run joins, then keeps the mesh together until ctx ends. It does not return
 // earlier, and logs failures at debug level: there is always a next round.
 func (r *Rejoiner) Run(ctx context.Context) {
+	var settling sync.WaitGroup
+	defer settling.Wait()
+	settling.Go(func() { r.settle(ctx) })
 	if !r.first(ctx) {
 		return
 	}
@@ -159,6 +184,32 @@ func (r *Rejoiner) Run(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, r.cfg.IntervalMax-time.Since(start)+r.cfg.IntervalMin)
 		r.try(ctx, r.targets(ctx))
 		cancel()
+	}
+}
+
+// settle exchanges states with one member after many have appeared, as when a
+// split healed. Gossip tells most members of most of them within a second or
+// two, and leaves out a few; the library's own exchange comes too rarely.
+func (r *Rejoiner) settle(ctx context.Context) {
+	for {
+		select {
+		case <-r.stir:
+		case <-ctx.Done():
+			return
+		}
+		if !wait(ctx, settleFrom+rand.N(settleTo-settleFrom)) {
+			return
+		}
+		r.mu.Lock()
+		r.came = 0
+		var alive []string
+		for _, at := range r.alive {
+			alive = append(alive, at.String())
+		}
+		r.mu.Unlock()
+		if len(alive) > 0 {
+			r.try(ctx, []string{alive[rand.N(len(alive))]})
+		}
 	}
 }
 
