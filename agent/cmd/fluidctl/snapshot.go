@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fluid-sd/fluid/agent/api"
 	"github.com/fluid-sd/fluid/agent/pki"
 )
+
+// restoreTime is how long to wait for a restore where --timeout is not given.
+const restoreTime = 3 * time.Minute
 
 func (c *ctl) snapshotCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "snapshot", Short: "Back up, look into and restore what is committed", Args: cobra.NoArgs}
@@ -56,11 +60,15 @@ func (c *ctl) snapshotCmd() *cobra.Command {
 	restore := &cobra.Command{
 		Use: "restore FILE", Short: "Replace what is committed by a snapshot", Args: file,
 		Long: "Replace what is committed by a snapshot, on every server at once. What was written after the snapshot is lost;\n" +
-			"the generation rises, so that everybody takes the new state over whole.",
+			"the generation rises, so that everybody takes the new state over whole. A million instances may take half a minute,\n" +
+			"so more time is given than to other commands where --timeout does not say.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			data, err := os.ReadFile(args[0])
 			if err != nil {
 				return err
+			}
+			if !cmd.Flags().Changed("timeout") {
+				c.timeout = restoreTime
 			}
 			return c.read(cmd.Context(), func(ctx context.Context, cl *api.Client) error {
 				done, err := cl.RestoreSnapshot(ctx, data, least)
