@@ -155,6 +155,9 @@ func (a *Agent) start(ctx context.Context) error {
 	if a.ring, err = keyring(a.cfg.Gossip.KeyHex); err != nil {
 		return err
 	}
+	if a.ring != nil && a.cfg.Gossip.KeyFile != "" {
+		a.loop("key file", a.followKeys)
+	}
 	if a.cfg.Gossip.Impl != string(mesh.InMemory) {
 		a.loop("mesh", a.runMesh)
 		a.loop("reaper", a.reap)

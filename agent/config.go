@@ -88,12 +88,15 @@ type RaftConfig struct {
 
 // GossipConfig is the part of Config about tier 2.
 type GossipConfig struct {
-	Impl        string   `koanf:"gossip_impl"` // inmemory, memberlist or crdt
-	Bind        string   `koanf:"gossip_bind"` // host:port; empty: DefaultGossipBind, or the next free port
-	Advertise   string   `koanf:"gossip_advertise"`
-	Node        string   `koanf:"gossip_node"` // empty: the node's name
-	Seeds       []string `koanf:"gossip_seeds"`
-	KeyHex      string   `koanf:"gossip_key_hex"` // comma list; the first encrypts, all decrypt
+	Impl      string   `koanf:"gossip_impl"` // inmemory, memberlist or crdt
+	Bind      string   `koanf:"gossip_bind"` // host:port; empty: DefaultGossipBind, or the next free port
+	Advertise string   `koanf:"gossip_advertise"`
+	Node      string   `koanf:"gossip_node"` // empty: the node's name
+	Seeds     []string `koanf:"gossip_seeds"`
+	KeyHex    string   `koanf:"gossip_key_hex"` // comma list; the first encrypts, all decrypt
+	// KeyFile is where Load found KeyHex, empty if not in a file. It is followed
+	// and kept in step with the running ring.
+	KeyFile     string   `koanf:"-"`
 	Compression bool     `koanf:"gossip_compression"`
 	Label       string   `koanf:"gossip_label"`
 	Allow       []string `koanf:"gossip_allow"` // CIDRs

@@ -81,7 +81,7 @@ func keys() (names []string, types map[string]reflect.Type) {
 		for f := range t.Fields() {
 			if tag := f.Tag.Get("koanf"); tag == ",squash" {
 				walk(f.Type)
-			} else {
+			} else if tag != "-" {
 				names = append(names, tag)
 				types[tag] = f.Type
 			}
@@ -169,10 +169,12 @@ func Load(fs *pflag.FlagSet, environ []string) (cfg Config, warnings []string, e
 			return key, f.Value.String()
 		}), nil)
 	}
+	keyFile := ko.String("gossip_key_hex_file")
 	if err := readSecrets(ko); err != nil {
 		return cfg, warnings, err
 	}
 	cfg = Default()
+	cfg.Gossip.KeyFile = keyFile
 	if err := unmarshal(ko, types, &cfg); err != nil {
 		return cfg, warnings, err
 	}
@@ -258,6 +260,13 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
+// uncomment leaves out the lines that begin with a hash.
+func uncomment(text string) string {
+	return strings.Join(slices.DeleteFunc(strings.Split(text, "\n"), func(line string) bool {
+		return strings.HasPrefix(strings.TrimSpace(line), "#")
+	}), "\n")
+}
+
 func readSecrets(ko *koanf.Koanf) error {
 	for _, s := range secrets {
 		path := ko.String(s + "_file")
@@ -268,7 +277,7 @@ func readSecrets(ko *koanf.Koanf) error {
 		if err != nil {
 			return fmt.Errorf("%s_file: %w", s, err)
 		}
-		v := strings.Join(strings.Fields(string(b)), ",") // a key ring has one key a line
+		v := strings.Join(strings.Fields(uncomment(string(b))), ",") // a key ring has one key a line
 		if v == "" {
 			return fmt.Errorf("%s_file: %s is empty", s, path)
 		}

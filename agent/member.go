@@ -176,14 +176,16 @@ func (a *Agent) ChangeKeys(change api.KeyChange, principal string) ([]api.Key, e
 	if err != nil {
 		return nil, err
 	}
-	if p := a.mesh.Load(); p != nil {
-		if err := (*p).SetKeys(keyBytes(a.ring)); err != nil {
-			return nil, errors.Join(err, a.ring.Replace(before))
-		}
+	if err := a.turnMesh(); err != nil {
+		return nil, errors.Join(err, a.ring.Replace(before))
 	}
-	if !slices.Equal(before, a.ring.Keys()) {
-		a.log.Info("keys of the mesh changed until the next start", "action", change.Action, "key", id.String(), "principal", principal)
+	if slices.Equal(before, a.ring.Keys()) {
+		return a.Keys(), nil
 	}
+	if err := a.saveKeys(); err != nil {
+		a.log.Warn("the key file could not be written: the change is lost with the next start", "error", err)
+	}
+	a.log.Info("keys of the mesh changed", "action", change.Action, "key", id.String(), "principal", principal, "saved", a.KeysSaved())
 	return a.Keys(), nil
 }
 

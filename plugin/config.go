@@ -55,6 +55,7 @@ type process struct {
 	GossipAdvertise   string
 	GossipSeeds       []string
 	GossipKeys        [][]byte // the first encrypts
+	GossipKeyFiles    []string // where they came from
 	GossipLabel       string
 	GossipAllow       []netip.Prefix
 	GossipCompression bool

@@ -48,6 +48,7 @@ type member struct {
 	mu    sync.Mutex // guards what follows
 	seeds []string
 	keys  [][]byte
+	files keyFiles
 
 	// Guarded by the engine's mu.
 	opened time.Time
@@ -74,7 +75,7 @@ func (e *engine) openMember() error {
 		return nil
 	}
 	m := &member{
-		e: e, impl: mesh.Impl(p.Gossip), kick: make(chan struct{}, 1), told: make(chan struct{}, 1), seeds: withPorts(p.GossipSeeds), keys: p.GossipKeys,
+		e: e, impl: mesh.Impl(p.Gossip), kick: make(chan struct{}, 1), told: make(chan struct{}, 1), seeds: withPorts(p.GossipSeeds), keys: p.GossipKeys, files: keyFiles{paths: p.GossipKeyFiles},
 		presumed: map[string]catalog.MemberStatus{}, opened: time.Now(),
 	}
 	e.mu.Lock()
@@ -123,6 +124,7 @@ func (m *member) configure(p *process) {
 	moved := !slices.Equal(m.seeds, seeds)
 	turned := !slices.EqualFunc(m.keys, p.GossipKeys, slices.Equal)
 	m.seeds, m.keys = seeds, p.GossipKeys
+	m.files = keyFiles{paths: p.GossipKeyFiles}
 	m.mu.Unlock()
 	if moved {
 		select {
@@ -131,11 +133,7 @@ func (m *member) configure(p *process) {
 		}
 	}
 	if turned {
-		if err := m.SetKeys(p.GossipKeys); err != nil {
-			log.Errorf("gossip_key: %v", err)
-			return
-		}
-		log.Infof("gossip keys are now %s; the first encrypts", strings.Join(m.Keys(), ", "))
+		m.turn(p.GossipKeys)
 	}
 }
 
@@ -207,6 +205,7 @@ func (m *member) tick(now time.Time) {
 	look := now.Sub(m.looked) >= time.Second
 	if look {
 		m.looked, members = now, m.Members()
+		m.followKeys()
 	}
 
 	if cluster := m.catchUp(now, news, look, members); cluster != m.cluster {

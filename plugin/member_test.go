@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -297,6 +299,45 @@ func TestMemberKeys(t *testing.T) {
 	if got := fmt.Sprint(o.states("n1")); got != "[alive]" {
 		t.Errorf("the other member saw %s, want [alive]", got)
 	}
+}
+
+// Keys that change in their file count without a reload; a file that cannot be
+// used changes nothing.
+func TestMemberFollowsKeyFile(t *testing.T) {
+	old, fresh := strings.Repeat("01", 32), strings.Repeat("02", 32)
+	path := keyFile(t, 0o600, old)
+	raw := func(key string) []byte { b, _ := hex.DecodeString(key); return b }
+	o := newOther(t, func(c *mesh.Config) { c.Keys = [][]byte{raw(old)} })
+	o.commit(instance(t, "checkout 10.0.0.1"))
+	s := serve(t, corefile(o.options("gossip_key "+path), ""), idleAgent(t))
+	eventually(t, "the instance", func() bool { return answers(s, "checkout.fluid.internal.", "10.0.0.1") })
+	_, e := held()
+	before := e.member.Keys()
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("nothing of use\n")
+	eventually(t, "a look at the file", func() bool {
+		e.member.mu.Lock()
+		defer e.member.mu.Unlock()
+		return strings.Contains(e.member.files.mark, " 15 ")
+	})
+	if got := e.member.Keys(); !slices.Equal(got, before) {
+		t.Errorf("a file of no use made the keys %v", got)
+	}
+	write(fresh + "\n" + old + "\n")
+	eventually(t, "both keys", func() bool { return len(e.member.Keys()) == 2 })
+	if got := e.member.Keys(); got[1] != before[0] {
+		t.Errorf("keys %v, want %v second", got, before)
+	}
+	if err := o.SetKeys([][]byte{raw(fresh)}); err != nil {
+		t.Fatal(err)
+	}
+	o.commit(instance(t, "checkout 10.0.0.2"))
+	eventually(t, "news under the new key", func() bool { return answers(s, "checkout.fluid.internal.", "10.0.0.1", "10.0.0.2") })
 }
 
 // Feed and mesh fill one slot. Whoever is behind changes nothing, and what

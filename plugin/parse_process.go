@@ -84,15 +84,15 @@ var processOptions = map[string]option{
 		if len(args) == 0 {
 			return nil, errArgs
 		}
-		var keys [][]byte
+		var files []string
 		for _, arg := range args {
-			more, err := readKeys(p.file(arg))
-			if err != nil {
-				return nil, err
-			}
-			keys = append(keys, more...)
+			files = append(files, p.file(arg))
 		}
-		return func(q *process) { q.GossipKeys = keys }, nil
+		keys, err := readKeyFiles(files)
+		if err != nil {
+			return nil, err
+		}
+		return func(q *process) { q.GossipKeys, q.GossipKeyFiles = keys, files }, nil
 	},
 	"gossip_label": func(_ *parser, args []string) (func(*process), error) {
 		label, err := one(args)
@@ -178,6 +178,18 @@ func hostPort(arg string) (string, error) {
 		return "", fmt.Errorf("%q is not a port", port)
 	}
 	return netip.AddrPortFrom(a, uint16(n)).String(), nil
+}
+
+// readKeyFiles returns the keys of files, in order.
+func readKeyFiles(files []string) (keys [][]byte, err error) {
+	for _, path := range files {
+		more, err := readKeys(path)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, more...)
+	}
+	return keys, nil
 }
 
 // readKeys reads a file of keys in hex, one a line.

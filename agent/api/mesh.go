@@ -24,9 +24,12 @@ type Mesh interface {
 	Nodes() []Node
 	// Keys lists the keys of this member, the one that encrypts first.
 	Keys() []Key
-	// ChangeKeys changes the keys of this member until it restarts, and returns
-	// what they are then.
+	// ChangeKeys changes the keys of this member, and in its key file if there is
+	// one, and returns what they are then.
 	ChangeKeys(change KeyChange, principal string) ([]Key, error)
+	// KeysSaved reports whether the key file says what the keys are, so that a
+	// restart keeps them.
+	KeysSaved() bool
 	// JoinMesh contacts members at HOST:PORT addresses and returns how many
 	// answered. It enters the mesh again after LeaveMesh. It blocks until each
 	// was tried or ctx ends.
@@ -71,7 +74,8 @@ type Key struct {
 
 // KeyList is the key ring of a member.
 type KeyList struct {
-	Keys []Key `json:"keys" nullable:"false"`
+	Keys  []Key `json:"keys" nullable:"false"`
+	Saved bool  `json:"saved" doc:"The key file says the same, so that a restart keeps them."`
 }
 
 // KeyChange is one step of a rotation.
@@ -120,11 +124,14 @@ func (s *server) meshOps() {
 			return &nodesOutput{head, NodeList{nodes, next}}, nil
 		})
 	huma.Register(s.huma, op(http.MethodGet, "/v1/keys", "list-keys", "List the keys of this member by their ids", meshTag),
-		func(context.Context, *struct{}) (*keysOutput, error) { return &keysOutput{KeyList{s.Mesh.Keys()}}, nil })
+		func(context.Context, *struct{}) (*keysOutput, error) {
+			return &keysOutput{KeyList{s.Mesh.Keys(), s.Mesh.KeysSaved()}}, nil
+		})
 
 	change := op(http.MethodPost, "/v1/keys", "change-keys", "Add, use or remove a key of this member", meshTag, http.StatusConflict)
 	change.Description = "To rotate: add the new key at every member, use it at every member, remove the old one at every member. " +
-		"The change lasts until the member restarts, so the new key belongs into its key file as well."
+		"The change goes into the agent's key file, if it has one (GOSSIP_KEY_HEX_FILE); a DNS server that shares the file follows it. " +
+		"Else it lasts until the agent restarts: the answer says whether it is saved."
 	schema := s.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[KeyChange](), true, "")
 	change.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: schema}}}
 	change.SkipValidateBody = true // huma's errors repeat what is in the body
@@ -179,7 +186,7 @@ func (s *server) changeKeys(ctx context.Context, in *keyChangeInput) (*keysOutpu
 	if err != nil {
 		return nil, toProblem(err, "body")
 	}
-	return &keysOutput{KeyList{keys}}, nil
+	return &keysOutput{KeyList{keys, s.Mesh.KeysSaved()}}, nil
 }
 
 // Nodes returns the nodes that write to the mesh.

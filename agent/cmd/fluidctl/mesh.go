@@ -35,11 +35,13 @@ func (c *ctl) nodesCmd() *cobra.Command {
 func (c *ctl) keysCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "keys", Short: "Rotate the keys of the mesh", Args: cobra.NoArgs,
-		Long: `Rotate the keys of the mesh. Each command acts on the one agent at --addr.
+		Long: `Rotate the keys of the mesh. Each command acts on the one agent at --addr, and
+on the file of its GOSSIP_KEY_HEX_FILE. A CoreDNS whose gossip_key is the same
+file follows it within a second.
 
-Add the new key at every member, then use it at every member, then remove the
-old one at every member. A change lasts until the agent restarts: put the new
-list into the file of GOSSIP_KEY_HEX_FILE as well. Keys are shown by their ids.`,
+Add the new key at every host, then use it at every host, then remove the old
+one at every host. Without a key file, a change lasts until the agent restarts.
+Keys are shown by their ids.`,
 	}
 	cmd.AddCommand(&cobra.Command{
 		Use: "list", Short: "List the keys of the agent", Args: cobra.NoArgs,

@@ -1,0 +1,61 @@
+package fluid
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+)
+
+// keyFiles are the files that hold the keys of the mesh. They are followed
+// while the server runs, so that a rotation needs no reload: the agent beside it
+// may share them, and rewrites its own.
+type keyFiles struct {
+	paths []string
+	mark  string // what the files looked like when they were read last
+}
+
+// look returns the keys if the files look different than last time.
+func (k *keyFiles) look() (keys [][]byte, changed bool, err error) {
+	mark := ""
+	for _, path := range k.paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			mark += err.Error()
+			continue
+		}
+		mark += fmt.Sprintln(path, info.ModTime().UnixNano(), info.Size(), info.Mode())
+	}
+	if mark == k.mark {
+		return nil, false, nil
+	}
+	k.mark = mark
+	keys, err = readKeyFiles(k.paths)
+	return keys, err == nil, err
+}
+
+// followKeys takes on keys from files that changed. A file that cannot be used
+// changes nothing.
+func (m *member) followKeys() {
+	m.mu.Lock()
+	keys, changed, err := m.files.look()
+	if changed = changed && !slices.EqualFunc(m.keys, keys, slices.Equal); changed {
+		m.keys = keys
+	}
+	m.mu.Unlock()
+	switch {
+	case err != nil:
+		log.Errorf("gossip_key: %v; the keys stay as they are", err)
+	case changed:
+		m.turn(keys)
+	}
+}
+
+// turn makes keys those of the running member.
+func (m *member) turn(keys [][]byte) {
+	if err := m.SetKeys(keys); err != nil {
+		log.Errorf("gossip_key: %v", err)
+		return
+	}
+	log.Infof("gossip keys are now %s; the first encrypts", strings.Join(m.Keys(), ", "))
+}
