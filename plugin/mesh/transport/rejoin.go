@@ -202,6 +202,10 @@ func (r *Rejoiner) settle(ctx context.Context) {
 		}
 		r.mu.Lock()
 		r.came = 0
+		select {
+		case <-r.stir: // the exchange serves those as well
+		default:
+		}
 		var alive []string
 		for _, at := range r.alive {
 			alive = append(alive, at.String())
