@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,45 +20,102 @@ import (
 
 var bootstrapRecords = flag.Int("bootstrap.records", 40_000, "instances that a new member fetches")
 
+// Where the new member is a process of its own, it is told by these.
+const (
+	bootstrapJoin  = "FLUID_TEST_BOOTSTRAP_JOIN"  // whom to join, comma-separated
+	bootstrapCount = "FLUID_TEST_BOOTSTRAP_COUNT" // instances to wait for
+)
+
 // TestBootstrap lets a member without anything fetch a whole catalog of
 // reference instances (A record, port, two tags) from two others, over sockets,
-// with keys and compression.
+// with keys and compression. The new member is a process of its own, whose
+// peak memory the kernel knows.
 func TestBootstrap(t *testing.T) {
 	const perOrigin = 20_000
+	if runtime.GOOS != "linux" {
+		t.Skip("the peak of a process is read from /proc")
+	}
 	w := &socketWorld{impl: mesh.CRDT, keys: [][]byte{key(1)}}
 	a := start(t, w, "agent-a", mesh.RoleAgent, nil)
 	fill(t, a, *bootstrapRecords, perOrigin)
 	b := start(t, w, "dns-1", mesh.RoleDNS, nil, a)
-	whole := func(n *node) func() bool {
-		return func() bool { return records(n) >= *bootstrapRecords }
-	}
-	eventually(t, 60*time.Second, "the second member has everything", whole(b))
+	eventually(t, 120*time.Second, "the second member has everything", func() bool { return records(b) >= *bootstrapRecords })
 
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	began := time.Now()
-	c := start(t, w, "dns-2", mesh.RoleDNS, nil, a, b)
-	eventually(t, 60*time.Second, "the new member has everything", whole(c))
-	took := time.Since(began)
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	t.Logf("%d instances in %v; %.0f MB of live heap for the new member; the process with three members: %s",
-		*bootstrapRecords, took.Round(time.Millisecond), float64(after.HeapAlloc-before.HeapAlloc)/1e6, resident())
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestBootstrapMember$", "-test.v", "-test.timeout=3m")
+	cmd.Env = append(os.Environ(), bootstrapJoin+"="+a.Self().Addr+","+b.Self().Addr, fmt.Sprint(bootstrapCount, "=", *bootstrapRecords))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var took, cpu time.Duration
+	var peak, heap int
+	line := string(out)
+	if i := strings.Index(line, "bootstrap: "); i < 0 {
+		t.Fatalf("the member says nothing:\n%s", out)
+	} else if _, err := fmt.Sscanf(line[i:], "bootstrap: %d ns, %d ns of CPU, peak %d kB, heap %d kB", &took, &cpu, &peak, &heap); err != nil {
+		t.Fatalf("%v:\n%s", err, out)
+	}
+	t.Logf("%d instances in %v, %v of CPU; peak resident %d MB, live heap %d MB (%d bytes each)", *bootstrapRecords,
+		took.Round(time.Millisecond), cpu.Round(time.Millisecond), peak/1000, heap/1000, heap*1000 / *bootstrapRecords)
 	if took > 15*time.Second {
 		t.Errorf("took %v, want at most 15 s", took)
 	}
+	if peak > 900_000 {
+		t.Errorf("peak %d kB, want at most 900 MB", peak)
+	}
 }
 
-// resident returns the process's peak resident set, as the kernel states it.
-func resident() string {
-	status, _ := os.ReadFile("/proc/self/status")
+// TestBootstrapMember is the new member of TestBootstrap.
+func TestBootstrapMember(t *testing.T) {
+	join := os.Getenv(bootstrapJoin)
+	if join == "" {
+		t.Skip("runs in a process of its own; see TestBootstrap")
+	}
+	count, err := strconv.Atoi(os.Getenv(bootstrapCount))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &socketWorld{impl: mesh.CRDT, keys: [][]byte{key(1)}}
+	began := time.Now()
+	n := start(t, w, "dns-2", mesh.RoleDNS, nil)
+	if _, err := n.Join(t.Context(), strings.Split(join, ",")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 120*time.Second, "the new member has everything", func() bool { return records(n) >= count })
+	took, peak := time.Since(began), resident(t)
+	var use syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
+		t.Fatal(err)
+	}
+	var mem runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&mem)
+	fmt.Printf("bootstrap: %d ns, %d ns of CPU, peak %d kB, heap %d kB\n", took, use.Utime.Nano()+use.Stime.Nano(), peak, mem.HeapAlloc/1000)
+}
+
+// resident returns the process's peak resident set in kB, as the kernel states
+// it.
+func resident(t *testing.T) int {
+	t.Helper()
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Skip("no /proc")
+	}
 	for line := range strings.Lines(string(status)) {
-		if strings.HasPrefix(line, "VmHWM") {
-			return strings.Join(strings.Fields(line), " ")
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmHWM:" {
+			n, err := strconv.Atoi(f[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
 		}
 	}
-	return "unknown"
+	t.Fatal("the kernel states no peak")
+	return 0
 }
 
 func records(n *node) int {
