@@ -16,14 +16,14 @@ func TestExampleAgentConfig(t *testing.T) {
 	}
 	// As written, and with every setting that is shown as a comment.
 	dir := t.TempDir()
-	for _, name := range []string{"token", "http.pem", "http.key"} {
+	for _, name := range []string{"token", "http.pem", "http.key", "mesh.keys"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("0123456789abcdef0123456789abcdef\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	all := strings.NewReplacer("\n# node:", "\nnode:", "\n# zone:", "\nzone:", "\n# data_dir:", "\ndata_dir:",
 		"\n# socket:", "\nsocket:", "\n# http_bind:", "\nhttp_bind:", "\n# token_file:", "\ntoken_file:",
-		"\n# tls_", "\ntls_", "\n# raft_", "\nraft_", "/etc/fluid/", dir+"/").Replace(string(text))
+		"\n# tls_", "\ntls_", "\n# raft_", "\nraft_", "\n# gossip_", "\ngossip_", "/etc/fluid/", dir+"/").Replace(string(text))
 	for name, yaml := range map[string]string{"as written": string(text), "uncommented": all} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(dir, "agent.yaml")
