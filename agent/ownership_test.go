@@ -102,7 +102,7 @@ func TestForwardedDelete(t *testing.T) {
 		t.Errorf("again: got %d %s", status, text)
 	}
 	own(t, a2, "node2", c1)
-	if status, text := put(t, a1, "DELETE", ownedPath+"?ack=mesh:1", ""); status != http.StatusServiceUnavailable || !strings.Contains(text, "removed at node2") {
+	if status, text := put(t, a1, "DELETE", ownedPath+"?ack=mesh:1", ""); status != http.StatusServiceUnavailable || !strings.Contains(text, "done at node2") {
 		t.Errorf("with an ack: got %d %s", status, text)
 	}
 }
