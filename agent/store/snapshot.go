@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -52,7 +53,18 @@ type snapshotWriter struct {
 	out   []byte
 	body  []byte // reused between records
 	count uint64
+	began time.Time // with the frame
 	err   error
+}
+
+// maxPause bounds the pause after a frame.
+const maxPause = 5 * time.Millisecond
+
+// pause leaves the processor and the disk to others for as long as the last
+// frame took: DNS is answered on the same machine, and nobody is in a hurry.
+func (sw *snapshotWriter) pause() {
+	<-time.After(min(time.Since(sw.began), maxPause))
+	sw.began = time.Now()
 }
 
 // writeSnapshot streams the state to w.
@@ -65,7 +77,7 @@ func writeSnapshot(w io.Writer, s *state) error {
 	if _, err := w.Write(append([]byte(snapshotMagic), snapshotVersion)); err != nil {
 		return err
 	}
-	sw := &snapshotWriter{w: w, enc: enc}
+	sw := &snapshotWriter{w: w, enc: enc, began: time.Now()}
 	b := record.AppendUint(nil, 1, s.pos.Generation)
 	b = record.AppendUint(b, 2, s.pos.Index)
 	b = record.AppendUint(b, 3, uint64(s.now))
@@ -128,6 +140,7 @@ func (sw *snapshotWriter) record(kind byte, body []byte) {
 	sw.count++
 	if len(sw.plain) >= frameSize {
 		sw.flush()
+		sw.pause()
 	}
 }
 
