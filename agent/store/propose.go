@@ -185,7 +185,7 @@ func (s *Store) proposeLoop() {
 		}
 		// Writers that have just been answered are about to ask again. Let those
 		// go first who can go now, else the first of them gets an entry of its own.
-		for n, again := 0, s.queue.waiting(); again > n; {
+		for n, again := 0, s.queue.waiting(); again > n && n < maxCoalesced; {
 			n = again
 			runtime.Gosched()
 			again = s.queue.waiting()
