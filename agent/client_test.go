@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,8 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -117,7 +119,7 @@ func TestClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info, err := api.InspectSnapshot(strings.NewReader(string(b))); err != nil || info.Instances == 0 {
+	if info, err := api.InspectSnapshot(strings.NewReader(string(b))); err != nil || info.Instances == 0 || info.ClusterID != r.ClusterID {
 		t.Errorf("snapshot through the client: %+v, %v", info, err)
 	}
 	if _, err := c2.RestoreSnapshot(t.Context(), b, 0); err != nil {
@@ -156,6 +158,9 @@ func TestClientAlone(t *testing.T) {
 		// The first one may be on a connection that the server closes just then.
 		return !errors.Is(err, store.ErrUnknown) && errors.Is(err, store.ErrUnavailable)
 	})
+	if r, err := c2.Raft(t.Context()); err != nil || r.Leader.ID != "" || r.Follows != "" || len(r.Servers) != 1 {
+		t.Errorf("raft while alone: got %+v, %v", r, err)
+	}
 	for round := range 2 {
 		s, err := c2.Service(t.Context(), "checkout", api.Filter{})
 		if err != nil || len(s.Instances) != 1 {
@@ -211,6 +216,42 @@ func TestClientTurns(t *testing.T) {
 	if s, err := c4.Service(t.Context(), "web", api.Filter{}); err != nil || len(s.Instances) != 2 {
 		t.Errorf("got %+v, %v", s, err)
 	}
+}
+
+// A server that knows no leader is left for one that does.
+func TestClientLeavesMinority(t *testing.T) {
+	a1 := start(t, testConfig(t))
+	leading(t, client(t, a1, ""))
+	u, err := url.Parse(a1.HTTP())
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(u)
+	proxy.Transport = &http.Transport{DisableKeepAlives: true}
+	followed := make(chan struct{}, 100)
+	proxy.ModifyResponse = func(r *http.Response) error {
+		if r.Request.URL.Path == api.FollowPath {
+			followed <- struct{}{}
+			return nil
+		}
+		b, err := io.ReadAll(r.Body)
+		b = bytes.ReplaceAll(b, []byte(`"leader":true`), []byte(`"leader":false`))
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(b)), int64(len(b))
+		r.Header.Set("Content-Length", strconv.Itoa(len(b)))
+		return err
+	}
+	front := httptest.NewServer(proxy)
+	t.Cleanup(front.Close)
+	c2 := client(t, start(t, clientOf(t, "node2", front.URL)), "")
+	select {
+	case <-followed:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the only server known was not followed")
+	}
+	eventually(t, "it follows the server that knows the leader", func() bool {
+		r, err := c2.Raft(t.Context())
+		return err == nil && r.Follows == a1.HTTP() && r.Leader.ID != ""
+	})
 }
 
 // A client asked for its cluster names the servers: any agent will do as
@@ -274,77 +315,35 @@ func TestClientOtherCluster(t *testing.T) {
 	}
 }
 
-// An agent that may choose becomes a client where the cluster wants no further
-// server, and remembers.
-func TestFullCluster(t *testing.T) {
+// A DNS server at a client that died is named: nobody vouches for it.
+func TestClientDies(t *testing.T) {
+	t.Parallel()
 	a1 := start(t, testConfig(t))
-	leading(t, client(t, a1, ""))
-	full := fullFront(t, a1.HTTP())
-	cfg := testConfig(t)
-	cfg.Node, cfg.Raft.JoinURL, cfg.HTTPBind = "node2", full, freeAddr(t)
-	for range 2 {
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- agent.Run(ctx, cfg, discard(), 10*time.Second) }()
-		c2, err := api.NewClient("http://"+cfg.HTTPBind, "", &http.Client{Transport: &http.Transport{}})
-		if err != nil {
-			t.Fatal(err)
+	c1 := client(t, a1, "")
+	leading(t, c1)
+	a2 := start(t, clientOf(t, "node2", a1.HTTP()))
+	leading(t, client(t, a2, ""))
+	dnsAt(t, a2, "dns-2")
+	lagging := func(timeout string) []string {
+		rs, err := c1.Register(t.Context(), []api.App{{AppID: "web", Target: api.Target{IP: "10.0.0.1"}}}, &api.WriteOptions{Wait: "everywhere", Timeout: timeout})
+		if err != nil || rs[0].Spread == nil {
+			t.Fatalf("got %+v, %v", rs, err)
 		}
-		leading(t, c2)
-		if r, err := c2.Raft(t.Context()); err != nil || r.State != "client" {
-			t.Errorf("got %+v, %v", r, err)
-		}
-		c2.Close()
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("run: %v", err)
-		}
-		cfg.Raft.JoinURL = a1.HTTP() // where there would be room
+		return rs[0].Lagging
 	}
-	if err := agent.Reset(cfg.DataDir); err != nil {
-		t.Fatal(err)
+	eventually(t, "it is on the roster", func() bool {
+		ms, err := c1.Members(t.Context())
+		return err == nil && slices.ContainsFunc(ms, func(m api.Member) bool { return m.ID == "dns-2" && m.Host == "node2" })
+	})
+	if got := lagging("10s"); len(got) != 0 {
+		t.Errorf("while it is there: got %v", got)
 	}
-	if left, _ := filepath.Glob(filepath.Join(cfg.DataDir, "raft-role")); len(left) > 0 {
-		t.Error("reset did not forget the role")
-	}
-}
-
-// fullFront is an agent's interface that wants no further servers.
-func fullFront(t *testing.T, behind string) string {
-	t.Helper()
-	u, err := url.Parse(behind)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := httputil.NewSingleHostReverseProxy(u)
-	proxy.Transport = &http.Transport{DisableKeepAlives: true}
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != api.JoinPath {
-			proxy.ServeHTTP(w, r)
-			return
-		}
-		w.Header().Set("Content-Type", "application/problem+json")
-		w.WriteHeader(http.StatusConflict)
-		_, _ = io.WriteString(w, `{"type":"urn:fluid:full","detail":"the cluster has enough servers: there are 7"}`)
-	}))
-	t.Cleanup(srv.Close)
-	return srv.URL
-}
-
-// A server's data directory is not that of a client.
-func TestClientInServersDirectory(t *testing.T) {
-	cfg := testConfig(t)
-	a := start(t, cfg)
-	leading(t, client(t, a, ""))
-	stop(t, a)
-	cfg.Raft.Role, cfg.Raft.JoinURL = "client", "http://127.0.0.1:1"
-	_, err := agent.Start(t.Context(), cfg, discard())
-	var ce *agent.ConfigError
-	if !errors.As(err, &ce) || ce.Key != "raft" || !strings.Contains(err.Error(), "fluid-agent reset") {
-		t.Errorf("got %v", err)
-	}
-	cfg.Raft.Role = "auto" // the log decides
-	leading(t, client(t, start(t, cfg), ""))
+	stop(t, a2)
+	register(t, c1, "web", "10.0.0.2")
+	eventually(t, "it is unreachable", func() bool {
+		rs, err := c1.Register(t.Context(), []api.App{{AppID: "web", Target: api.Target{IP: "10.0.0.2"}}}, &api.WriteOptions{Wait: "everywhere", Timeout: "100ms"})
+		return err == nil && !rs[0].Everywhere && slices.Equal(rs[0].Lagging, []string{"dns-2 (unreachable)"})
+	})
 }
 
 // freeAddr returns a loopback address on which nothing listens.

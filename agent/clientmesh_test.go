@@ -70,19 +70,29 @@ func TestClientAdopts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	front := httptest.NewServer(httputil.NewSingleHostReverseProxy(u))
+	proxy := httputil.NewSingleHostReverseProxy(u)
+	proxy.Transport = &http.Transport{DisableKeepAlives: true}
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == api.ReportPath { // all that gets through
+			proxy.ServeHTTP(w, r)
+			return
+		}
+		http.Error(w, "closed", http.StatusServiceUnavailable)
+	}))
 	t.Cleanup(front.Close)
 	mine := clientOf(t, "node2", front.URL)
 	mine.Gossip.Impl, mine.Gossip.Bind, mine.Gossip.Seeds = "crdt", "127.0.0.1:0", []string{gossipAddress(t, c1)}
 	a2 := start(t, mine)
 	c2 := client(t, a2, "")
 	leading(t, c2)
-	front.CloseClientConnections()
-	front.Close()
-
-	register(t, c1, "checkout", "10.0.0.9")
 	d := dnsAt(t, a2, "dns-2")
-	eventually(t, "it came by the mesh", func() bool { return d.has(record.InstanceKey("checkout", "10.0.0.9")) })
+	for _, ip := range []string{"10.0.0.9", "10.0.0.10"} {
+		register(t, c1, "checkout", ip)
+		eventually(t, "it came by the mesh", func() bool { return d.has(record.InstanceKey("checkout", ip)) })
+	}
+	if r, err := c2.Raft(t.Context()); err != nil || r.Follows != "" {
+		t.Errorf("got %+v, %v", r, err)
+	}
 }
 
 // What a client must know to find a server.

@@ -134,9 +134,13 @@ func (f *follower) round(ctx context.Context, members []feed.Member) {
 	if len(asked) == 0 {
 		why = append(why, errors.New(f.agent.cfg.noServer()))
 	}
-	if ctx.Err() == nil {
-		f.turn(first, errors.Join(why...))
+	if ctx.Err() != nil {
+		return
 	}
+	if first == "" {
+		f.client.Lost()
+	}
+	f.turn(first, errors.Join(why...))
 }
 
 // ask sends a report to one agent and takes in what it says of the cluster.

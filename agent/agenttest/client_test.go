@@ -87,6 +87,35 @@ func TestClient(t *testing.T) {
 	})
 }
 
+// TestClientTurns freezes the server that a client follows, which still holds its
+// connections: the client follows another one, knows the new leader if the old
+// one was frozen, and takes writes; its DNS goes on all the time.
+func TestClientTurns(t *testing.T) {
+	t.Parallel()
+	hosts := newCluster(t)
+	d := newHost(t)
+	d.id = "d"
+	d.startAgent("FLUID_RAFT=client", "RAFT_JOIN_URL=http://"+hosts[0].http)
+	d.startDNS()
+	d.awaitURL(d.coredns, "http://"+d.ready+"/ready")
+	d.register("checkout", "10.0.0.9")
+	was := d.raftNow().Follows
+	for _, h := range hosts {
+		if "http://"+h.http == was {
+			h.agent.freeze()
+		}
+	}
+	d.writeOnceItCan("10.0.0.10", time.Now())
+	eventually(t, "it follows another server", func() bool {
+		now := d.raftNow()
+		return now.Follows != "" && now.Follows != was
+	})
+	eventually(t, "what was written is answered", func() bool { return resolves(d.dns, "outage"+zone, "10.0.0.10") })
+	if !resolves(d.dns, "checkout"+zone, "10.0.0.9") {
+		t.Error("checkout is not answered")
+	}
+}
+
 // TestClientOfMesh has a client that is told of gossip alone. What is registered
 // there, by either tier, is answered on both hosts, also without the server.
 func TestClientOfMesh(t *testing.T) {

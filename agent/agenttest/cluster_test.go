@@ -17,8 +17,9 @@ const writeTimeout = 5 * time.Second
 
 // raftView is the part of GET /v1/raft that the tests look at.
 type raftView struct {
-	State  string `json:"state"`
-	Leader struct {
+	State   string `json:"state"`
+	Follows string `json:"follows"`
+	Leader  struct {
 		Name string `json:"name"`
 	} `json:"leader"`
 	Servers []struct {

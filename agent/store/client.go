@@ -175,6 +175,18 @@ func (c *Client) Learn(k Cluster) error {
 	return nil
 }
 
+// Lost forgets who leads: no server can be asked.
+func (c *Client) Lost() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := *c.cluster.Load()
+	k.Servers = slices.Clone(k.Servers)
+	for i := range k.Servers {
+		k.Servers[i].Leader, k.Servers[i].Healthy = false, false
+	}
+	c.cluster.Store(&k)
+}
+
 // sameServer compares what does not change from one second to the next.
 func sameServer(a, b Server) bool {
 	return a.ID == b.ID && a.Name == b.Name && a.Addr == b.Addr && a.HTTP == b.HTTP && a.Zone == b.Zone

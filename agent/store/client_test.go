@@ -80,6 +80,9 @@ func same(t *testing.T, what string, got, want State) {
 	if g, w := slices.Collect(got.Entries()), slices.Collect(want.Entries()); !slices.Equal(g, w) {
 		t.Fatalf("%s: got entries %v, want %v", what, g, w)
 	}
+	if g, w := got.s.services.len(), want.s.services.len(); g > w {
+		t.Fatalf("%s: got %d services counted, want %d", what, g, w)
+	}
 	g, w := got.Services("", 100), want.Services("", 100)
 	for i := range w {
 		if len(g) != len(w) || g[i].Name != w[i].Name || g[i].Instances != w[i].Instances {
@@ -237,6 +240,11 @@ func TestClientForwards(t *testing.T) {
 		st, _ := c.Linearizable(ctx)
 		read <- st
 	}()
+	select {
+	case st := <-read:
+		t.Fatalf("linearizable: got %s before the client had what was written", st.Position())
+	case <-time.After(50 * time.Millisecond):
+	}
 	follow(t, c, s.State())
 	if st := <-read; st.Position() != rs[0].Position {
 		t.Errorf("linearizable: got %s, want %s", st.Position(), rs[0].Position)
@@ -256,6 +264,13 @@ func TestClientForwards(t *testing.T) {
 	}
 	if _, err := c.Linearizable(ctx); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("linearizable while cut off: got %v", err)
+	}
+	c.Lost()
+	if l := c.Leader(); l.ID != "" || len(c.Servers()) != 1 {
+		t.Errorf("no server to ask: got leader %+v of %+v", l, c.Servers())
+	}
+	if err := c.Learn(told(s)); err != nil {
+		t.Fatal(err)
 	}
 	down = nil
 
