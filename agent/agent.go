@@ -51,6 +51,8 @@ type Agent struct {
 	cloned chan record.OriginID // capacity 1: see noteClone
 	reaped atomic.Uint64        // origins that this agent reaped
 
+	hidden atomic.Pointer[[]record.Key] // own instances that the class hides
+
 	vouched    []mesh.Report // what the mesh was told of the DNS members here; of keepRoster
 	vouchedTo  *mesh.Mesh
 	badReports atomic.Uint64 // positions that DNS members of the mesh cannot have applied

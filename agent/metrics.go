@@ -59,6 +59,7 @@ func (a *Agent) registerMetrics(reg prometheus.Registerer) error {
 		gauge("idempotency_keys", "Idempotency keys that are remembered.", state(func(s store.State) float64 { return float64(s.Keys()) })),
 		gauge("leader_known", "1 if a leader is known.", func() float64 { return boolFloat(a.store.Leader().ID != "") }),
 		gauge("is_leader", "1 if this agent leads.", func() float64 { return boolFloat(a.store.IsLeader()) }),
+		gauge("class_conflicts", "Instances of this agent that are hidden, for their service is critical.", func() float64 { return float64(a.conflicts()) }),
 		gauge("dns_members", "DNS servers connected to the socket.", func() float64 { return float64(a.connected()) }),
 		counter("sessions_total", "Sessions of DNS servers.", func(s feed.ServerStats) uint64 { return s.Sessions }),
 		counter("refused_total", "Sessions refused.", func(s feed.ServerStats) uint64 { return s.Refused }),

@@ -365,6 +365,7 @@ func (a *Agent) tendOnce(now time.Time) {
 		it, changed := ow.Describe(now, &node)
 		return it, changed, nil
 	}, false)
+	a.tellConflicts()
 	for _, key := range append(a.origin.over(ms), a.staleReports()...) {
 		if _, err := a.origin.withdraw(key); err != nil && !errors.Is(err, catalog.ErrUnregistered) {
 			a.log.Error("could not withdraw a record", "key", string(key), "error", err)

@@ -99,6 +99,20 @@ func (c *Catalog) Foreign(h Head) bool {
 	return h.Origin == c.own && o != nil && o.cur != nil && h.Compare(o.head()) > 0
 }
 
+// Conflicts returns the keys of the registrations that are hidden because the
+// committed class of their service is another. They are kept: they show again
+// when the service is critical no more.
+func (ow *Owner) Conflicts() []record.Key {
+	var out []record.Key
+	for _, cl := range ow.o.cur.log {
+		if cl.in != nil && !cl.dead && cl.kind == record.KindInstance && ow.c.slot.services[cl.in.name].critical() {
+			out = append(out, cl.key())
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // ID returns the origin.
 func (ow *Owner) ID() record.OriginID { return ow.o.id }
 
