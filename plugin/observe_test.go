@@ -93,6 +93,7 @@ func TestMetrics(t *testing.T) {
 	}
 	described := make(chan *prometheus.Desc, 100)
 	collector{}.Describe(described) // some are there only in a mesh
+	meshCollector{}.Describe(described)
 	close(described)
 	for d := range described {
 		exported[regexp.MustCompile(`coredns_fluid_\w+`).FindString(d.String())] = true
