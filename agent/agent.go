@@ -137,7 +137,7 @@ func (a *Agent) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := (addresses{HTTP: httpL.Addr().String(), Raft: last.Raft}).write(dir); err != nil {
+	if err := (addresses{HTTP: httpL.Addr().String(), Raft: last.Raft, Gossip: last.Gossip}).write(dir); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
 	if err := a.serveFeed(socketL); err != nil {

@@ -98,17 +98,29 @@ func (a *Agent) openMesh() (mesh.Mesh, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i := range maxMoves {
-		if first+i == mesh.DefaultPort {
+	dir := a.cfg.DataDirOrDefault()
+	last := readAddresses(dir)
+	binds := []string{last.Gossip, DefaultGossipBind}
+	for i := 1; i < maxMoves; i++ {
+		if first+i != mesh.DefaultPort {
+			binds = append(binds, net.JoinHostPort(host, strconv.Itoa(first+i)))
+		}
+	}
+	for _, cfg.Bind = range binds {
+		if cfg.Bind == "" {
 			continue
 		}
-		cfg.Bind = net.JoinHostPort(host, strconv.Itoa(first+i))
 		m, err := a.newMesh(cfg)
 		if errors.Is(err, syscall.EADDRINUSE) {
 			continue
 		}
-		if err == nil && i > 0 {
+		if err == nil && cfg.Bind != last.Gossip && cfg.Bind != DefaultGossipBind {
 			a.log.Info("the default address is taken", "setting", "GOSSIP_BIND", "default", DefaultGossipBind, "using", cfg.Bind)
+		}
+		if last.Gossip = cfg.Bind; err == nil {
+			if err := last.write(dir); err != nil {
+				a.log.Warn("where the mesh is could not be kept for the next start", "error", err)
+			}
 		}
 		return m, err
 	}

@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"net"
 	"sync"
 	"testing"
 
@@ -124,4 +125,32 @@ func gossipAddress(t *testing.T, c *api.Client) (addr string) {
 		return addr != r.Servers[0].Addr
 	})
 	return addr
+}
+
+// A member that had to move is where it moved to after a restart, too: others
+// were told to find it there.
+func TestMeshStaysWhereItMoved(t *testing.T) {
+	var lc net.ListenConfig
+	taken, err := lc.Listen(t.Context(), "tcp", agent.DefaultGossipBind)
+	if err != nil {
+		taken = nil // somebody else has it
+	}
+	cfg := testConfig(t)
+	cfg.Gossip.Impl, cfg.Gossip.Bind = "crdt", ""
+	a := start(t, cfg)
+	c := client(t, a, "")
+	leading(t, c)
+	moved := gossipAddress(t, c)
+	if moved == agent.DefaultGossipBind {
+		t.Fatalf("the mesh is at %s, which is taken", moved)
+	}
+	stop(t, a)
+	if taken != nil {
+		_ = taken.Close()
+	}
+	c = client(t, start(t, cfg), "")
+	leading(t, c)
+	if got := gossipAddress(t, c); got != moved {
+		t.Errorf("after a restart the mesh is at %s, not %s", got, moved)
+	}
 }

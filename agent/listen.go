@@ -94,6 +94,9 @@ func listenSocket(path string, movable bool, id string, log *slog.Logger) (net.L
 type addresses struct {
 	HTTP string `json:"http"`
 	Raft string `json:"raft"`
+	// Gossip is where the member of the mesh was, whose port moves in the same
+	// way; seeds of others name it.
+	Gossip string `json:"gossip,omitempty"`
 }
 
 const addressesFile = "addresses.json"

@@ -94,7 +94,7 @@ func TestBootstrapMember(t *testing.T) {
 	var mem runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&mem)
-	fmt.Printf("bootstrap: %d ns, %d ns of CPU, peak %d kB, heap %d kB\n", took, use.Utime.Nano()+use.Stime.Nano(), peak, mem.HeapAlloc/1000)
+	t.Logf("bootstrap: %d ns, %d ns of CPU, peak %d kB, heap %d kB", took, use.Utime.Nano()+use.Stime.Nano(), peak, mem.HeapAlloc/1000)
 }
 
 // resident returns the process's peak resident set in kB, as the kernel states
