@@ -17,15 +17,16 @@ type keyFiles struct {
 
 // look returns the keys if the files look different than last time.
 func (k *keyFiles) look() (keys [][]byte, changed bool, err error) {
-	mark := ""
+	var look strings.Builder
 	for _, path := range k.paths {
 		info, err := os.Stat(path)
 		if err != nil {
-			mark += err.Error()
+			look.WriteString(err.Error())
 			continue
 		}
-		mark += fmt.Sprintln(path, info.ModTime().UnixNano(), info.Size(), info.Mode())
+		fmt.Fprintln(&look, path, info.ModTime().UnixNano(), info.Size(), info.Mode())
 	}
+	mark := look.String()
 	if mark == k.mark {
 		return nil, false, nil
 	}
