@@ -144,7 +144,7 @@ func (g *gossip) do(f func(now int64, c *catalog.Catalog)) {
 		}
 	}()
 	var out []send
-	before := g.eng.next()
+	before, mismatches := g.eng.next(), g.eng.stats.Mismatches
 	g.cfg.Replica.Update(func(c *catalog.Catalog) (ch catalog.Changes) {
 		g.eng.begin()
 		f(time.Now().UnixMilli(), c)
@@ -152,6 +152,9 @@ func (g *gossip) do(f func(now int64, c *catalog.Catalog)) {
 		return ch
 	})
 	g.transmit(out)
+	if n := g.eng.stats.Mismatches - mismatches; n > 0 {
+		g.cfg.Logger.Error("origins hold other records than their owners wrote, by a fault of memory or program; they are taken anew", "origins", n)
+	}
 	if g.eng.next() < before {
 		poke(g.wake)
 	}
