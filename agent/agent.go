@@ -42,6 +42,7 @@ type Agent struct {
 	view   *view
 	feed   *feed.Server
 	origin *origin
+	checks *checks
 	copies *copies                   // nil without any
 	mesh   atomic.Pointer[mesh.Mesh] // nil until the cluster is known, and after a leave
 	meshMu sync.Mutex                // one change of mesh or ring at a time
@@ -153,6 +154,10 @@ func (a *Agent) start(ctx context.Context) error {
 		return err
 	}
 	a.undo.push("origin", func(context.Context) error { return a.origin.close() })
+	if err := a.openChecks(dir); err != nil {
+		return err
+	}
+	a.loop("checks", a.runChecks)
 	a.loop("origin", a.tend)
 	if a.ring, err = keyring(a.cfg.Gossip.KeyHex); err != nil {
 		return err
@@ -275,7 +280,7 @@ func (a *Agent) openHandler() error {
 	}
 	a.http = api.New(api.Config{
 		Follow: follow, Report: a.report,
-		Writer: writer{a.store, a}, View: a.view, Cluster: a.store, Ephemeral: a, Mesh: a, State: a.store.State, Raft: a.raft, Ready: a.ready,
+		Writer: writer{a.store, a}, View: a.view, Cluster: a.store, Ephemeral: a, Checks: a, Mesh: a, State: a.store.State, Raft: a.raft, Ready: a.ready,
 		Everywhere: a.everywhere, Local: a.local, Members: a.members, News: a.view.News, Zones: a.zones, JoinSecret: a.cfg.Raft.JoinSecret, Stopping: a.stopping,
 		Metrics: reg, Gatherer: prometheus.Gatherers{reg, shared},
 		Node: a.cfg.NodeName(), Version: record.Version, Token: a.cfg.Token, Log: a.log, Now: time.Now,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/fluid-sd/fluid/agent/api"
+	"github.com/fluid-sd/fluid/agent/check"
 	"github.com/fluid-sd/fluid/agent/store"
 	"github.com/fluid-sd/fluid/plugin/catalog"
 	"github.com/fluid-sd/fluid/plugin/record"
@@ -14,11 +15,12 @@ import (
 var _ api.Ephemeral = (*Agent)(nil)
 
 // RegisterEphemeral implements api.Ephemeral. The instance is on this node.
-func (a *Agent) RegisterEphemeral(ctx context.Context, m store.Meta, in *record.Instance, takeover bool) (api.Vouched, error) {
+func (a *Agent) RegisterEphemeral(ctx context.Context, m store.Meta, in *record.Instance, w api.Watch, takeover bool) (api.Vouched, error) {
 	if in.Node == "" {
 		in.Node = a.cfg.NodeName()
 	}
-	key := record.InstanceKey(in.Service, in.ID)
+	key, target := record.InstanceKey(in.Service, in.ID), check.Key{Service: in.Service, ID: in.ID}
+	in.Status = a.checks.first(target, w)
 	a.origin.mu.Lock()
 	_, existed := a.origin.items[key]
 	a.origin.mu.Unlock()
@@ -35,6 +37,11 @@ func (a *Agent) RegisterEphemeral(ctx context.Context, m store.Meta, in *record.
 		}
 		it, changed, err = a.origin.register(in)
 	}
+	if err == nil {
+		if err = a.checks.put(target, w, in.Status); err == nil {
+			a.recheck(target, in.Status)
+		}
+	}
 	v, err := a.vouch(in.Service, in.ID, it, err)
 	v.Created = changed && !existed
 	return v, err
@@ -46,6 +53,11 @@ func (a *Agent) EditOwn(e api.Edit) (api.Vouched, error) {
 		status, err := record.ParseStatus(e.Status)
 		if err != nil {
 			return api.Vouched{}, err
+		}
+		// Of an instance that is told to be passing its checks speak again.
+		found, why, ok := a.checks.runner.Status(check.Key{Service: e.Service, ID: e.ID})
+		if ok && status == record.Passing {
+			status, e.Reason = found, why
 		}
 		return a.setStatus(e.Service, e.ID, status, e.Reason, e.Principal)
 	}

@@ -172,7 +172,7 @@ func TestHeartbeat(t *testing.T) {
 		t.Errorf("of nothing: got %d %s", status, text)
 	}
 	own(t, a, "node1")
-	if status, text := put(t, a, "PUT", ownedPath+"/heartbeat", ""); status != http.StatusNotImplemented || !strings.Contains(text, "no TTL check") {
+	if status, text := put(t, a, "PUT", ownedPath+"/heartbeat", ""); status != http.StatusOK || !strings.Contains(text, `"service":"cache"`) {
 		t.Errorf("got %d %s", status, text)
 	}
 	if status, text := put(t, a, "PUT", "/v1/services/Cache/instances/10.0.0.5/heartbeat", ""); status != http.StatusBadRequest || !strings.Contains(text, "path.service") {

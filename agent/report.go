@@ -62,11 +62,18 @@ func (a *Agent) reportable(in *record.Instance) error {
 	case in.Node != a.cfg.NodeName():
 		return fmt.Errorf("%w: %s is on node %s; ask the agent there", errElsewhere, where, in.Node)
 	}
+	return a.ownsName()
+}
+
+// ownsName says who else has the name of this node, and has had it for longer:
+// nobody heeds what this one reports under it.
+func (a *Agent) ownsName() error {
+	name := a.cfg.NodeName()
 	a.view.mu.RLock()
-	n, ok := a.view.cat.Node(in.Node)
+	n, ok := a.view.cat.Node(name)
 	a.view.mu.RUnlock()
 	if ok && n.ID != a.meshID() {
-		return fmt.Errorf("%w: %s is on node %s, a name that %s has had for longer; give this node another (FLUID_NODE)", store.ErrConflict, where, in.Node, n.ID)
+		return fmt.Errorf("%w: %s is also the name of another node, %s, which has had it for longer; give this one another (FLUID_NODE)", store.ErrConflict, name, n.ID)
 	}
 	return nil
 }

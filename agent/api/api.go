@@ -87,6 +87,8 @@ type Config struct {
 	Cluster Cluster
 	// Ephemeral takes tier-2 writes.
 	Ephemeral Ephemeral
+	// Checks watches the health of instances on this node.
+	Checks Checks
 	// Mesh is the agent's place in the gossip mesh.
 	Mesh Mesh
 	// State returns what this agent has applied.

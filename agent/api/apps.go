@@ -36,7 +36,7 @@ func (s *server) appOps() {
 
 	register := op(http.MethodPost, "/v1/apps", "register-app", "Register instances of critical services",
 		appsTag, http.StatusConflict, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge,
-		http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusNotImplemented, http.StatusInsufficientStorage)
+		http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusInsufficientStorage)
 	register.Description = "An upsert: 201 if an instance is new, 200 if all exist, changed or not. " +
 		"An array is one commit, all or nothing, of at most 1000 instances and 512 KiB."
 	register.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
@@ -76,7 +76,7 @@ func (s *server) register(ctx context.Context, in *registerInput, schema *huma.S
 	if err != nil {
 		return nil, toProblem(err, "body")
 	}
-	instances := make([]record.Instance, len(items))
+	instances, watches := make([]record.Instance, len(items)), make([]Watch, len(items))
 	for i, raw := range items {
 		where := "body"
 		if isArray {
@@ -87,6 +87,15 @@ func (s *server) register(ctx context.Context, in *registerInput, schema *huma.S
 			return nil, err
 		}
 		if err := record.ValidateService("appId", app.AppID); err != nil {
+			return nil, toProblem(err, where)
+		}
+		if watches[i], err = app.watch(); err == nil && len(watches[i].Checks) > 0 {
+			if app.Node == "" {
+				app.Node = s.Node
+			}
+			err = s.Checks.CanCheck(app.Node)
+		}
+		if err != nil {
 			return nil, toProblem(err, where)
 		}
 		if instances[i], err = app.record(app.AppID, s.Now()); err != nil {
@@ -102,6 +111,10 @@ func (s *server) register(ctx context.Context, in *registerInput, schema *huma.S
 		return nil, toProblem(err, "body")
 	}
 	out := registered(results, isArray)
+	s.settle(ctx, record.Position{Generation: out.Generation, Index: out.Index})
+	if err := s.watchAll(instances, watches); err != nil {
+		return nil, toProblem(fmt.Errorf("registered, but %w", err), "")
+	}
 	if sp := s.spread(ctx, &in.WriteParams, out.WriteHeaders); sp != nil {
 		switch b := out.Body.(type) {
 		case *Registered:

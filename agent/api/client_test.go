@@ -92,10 +92,6 @@ func TestClientErrors(t *testing.T) {
 			return err
 		}, store.ErrKeyReused},
 		{"too large", func() error { _, err := good.Register(ctx, make([]api.App, 1001), nil); return err }, store.ErrTooLarge},
-		{"not implemented", func() error {
-			_, err := good.Register(ctx, []api.App{{AppID: "web", Target: api.Target{IP: "10.0.0.1", Checks: []api.Check{{TCP: "x:1"}}}}}, nil)
-			return err
-		}, api.ErrNotImplemented},
 		{"unavailable", func() error {
 			if err := b.store.Close(); err != nil {
 				t.Fatal(err)

@@ -61,9 +61,6 @@ func (t *Target) record(service string, now time.Time) (record.Instance, error) 
 	if t.Weight != nil {
 		in.Weight = *t.Weight
 	}
-	if len(t.Checks) > 0 {
-		return in, fmt.Errorf("checks: %w by this version; leave them out", ErrNotImplemented)
-	}
 	if t.IP != "" {
 		a, err := parseAddr("ip", t.IP)
 		if err != nil {

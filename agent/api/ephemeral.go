@@ -21,8 +21,9 @@ import (
 type Ephemeral interface {
 	// RegisterEphemeral takes an explicit registration, normalized and valid.
 	// An instance that another living agent vouches for is store.ErrConflict;
-	// with takeover it is committed first that it belongs to this one.
-	RegisterEphemeral(ctx context.Context, m store.Meta, in *record.Instance, takeover bool) (Vouched, error)
+	// with takeover it is committed first that it belongs to this one. Its
+	// checks and its lifetime are watched from then on.
+	RegisterEphemeral(ctx context.Context, m store.Meta, in *record.Instance, w Watch, takeover bool) (Vouched, error)
 	// Edit changes the status or the weight of an instance at the agent that
 	// vouches for it, or reports the status of a committed instance at the agent
 	// of its node. One that does not answer is ErrOwner; a committed instance of
@@ -115,7 +116,11 @@ func (s *server) ephemeralOps() {
 			if err != nil {
 				return nil, err
 			}
-			done, err := s.Ephemeral.RegisterEphemeral(ctx, metaOf(ctx), &rec, in.Takeover)
+			w, err := in.Body.watch()
+			if err != nil {
+				return nil, toProblem(err, "body")
+			}
+			done, err := s.Ephemeral.RegisterEphemeral(ctx, metaOf(ctx), &rec, w, in.Takeover)
 			return s.vouched(ctx, &in.AckParams, done, err)
 		})
 	huma.Register(s.huma, op(http.MethodDelete, path, "delete-instance", "Withdraw an ephemeral instance, wherever it is registered", servicesTag, http.StatusNotFound),
@@ -132,8 +137,7 @@ func (s *server) ephemeralOps() {
 			done, err := s.Ephemeral.WithdrawEphemeral(ctx, metaOf(ctx), in.Service, id, in.Force)
 			return s.vouched(ctx, &in.AckParams, done, err)
 		})
-	huma.Register(s.huma, op(http.MethodPut, path+"/heartbeat", "put-heartbeat", "Renew a TTL check of an ephemeral instance of this agent", servicesTag,
-		http.StatusNotFound, http.StatusNotImplemented), s.heartbeat)
+	s.checkOps(path)
 	huma.Register(s.huma, op(http.MethodPut, path+"/status", "put-status", "Set the status of an ephemeral instance, wherever it is registered, or report that of a critical one on its node", servicesTag, http.StatusNotFound, http.StatusConflict),
 		func(ctx context.Context, in *struct {
 			EphemeralPath
@@ -168,19 +172,6 @@ func (s *server) ephemeralOps() {
 			done, err := s.Ephemeral.Edit(ctx, Edit{Service: in.Service, ID: id, Weight: &in.Body.Weight, Principal: callerOf(ctx).principal})
 			return s.vouched(ctx, &in.AckParams, done, err)
 		})
-}
-
-// heartbeat answers what renews a TTL check: no instance has one.
-func (s *server) heartbeat(_ context.Context, in *struct{ EphemeralPath }) (*vouchedOutput, error) {
-	id, err := in.check()
-	if err != nil {
-		return nil, err
-	}
-	if _, err := s.Ephemeral.EditOwn(Edit{Service: in.Service, ID: id}); err != nil {
-		return nil, toProblem(err, "")
-	}
-	return nil, toProblem(fmt.Errorf("heartbeat: %w: instance %s of %s has no TTL check, and this version has no checks; say how it is with PUT …/status",
-		ErrNotImplemented, id, in.Service), "")
 }
 
 // metaOf returns who asks.

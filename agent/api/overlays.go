@@ -18,7 +18,7 @@ const overlaysTag = "overlays"
 
 func (s *server) overlayOps() {
 	create := op(http.MethodPost, "/v1/overlays", "create-overlay", "Drain, deny, weigh or allow an instance, a node or a service",
-		overlaysTag, http.StatusConflict, http.StatusNotImplemented)
+		overlaysTag, http.StatusConflict)
 	create.DefaultStatus = http.StatusCreated
 	huma.Register(s.huma, create, s.createOverlay)
 	huma.Register(s.huma, op(http.MethodGet, "/v1/overlays", "list-overlays", "List overlays", overlaysTag), s.listOverlays)

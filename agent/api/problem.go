@@ -37,8 +37,6 @@ var (
 	ErrOwner = errors.New("owner not reached")
 	// ErrNoMesh is returned for what only a member of the mesh can do.
 	ErrNoMesh = errors.New("in no mesh")
-	// ErrNotImplemented is returned for what this version does not do.
-	ErrNotImplemented = errors.New("not implemented")
 )
 
 // kinds is the one table between errors, problem types and status codes. The
@@ -68,7 +66,6 @@ var kinds = []struct {
 	{store.ErrTooManyKeys, http.StatusTooManyRequests, "too-many-keys", "Too many idempotency keys", true},
 	{store.ErrQuota, http.StatusInsufficientStorage, "quota", "Quota used up", false},
 	{store.ErrDiskFull, http.StatusInsufficientStorage, "disk-full", "Disk full", false},
-	{ErrNotImplemented, http.StatusNotImplemented, "not-implemented", "Not implemented", false},
 	{ErrUnsynced, http.StatusServiceUnavailable, "unsynced", "Not synced yet", true},
 	{ErrUnconfirmed, http.StatusServiceUnavailable, "unconfirmed", "Done here, not known far enough", true},
 	{ErrOwner, http.StatusServiceUnavailable, "owner", "The agent that vouches for it does not answer", true},

@@ -39,17 +39,6 @@ type App struct {
 	Target
 }
 
-// Check is one health check. Exactly one of HTTP, TCP, GRPC and TTL is set.
-type Check struct {
-	HTTP            string `json:"http,omitempty" doc:"URL that must answer 2xx; 429 is a warning."`
-	TCP             string `json:"tcp,omitempty" doc:"HOST:PORT that must accept a connection."`
-	GRPC            string `json:"grpc,omitempty" doc:"HOST:PORT[/SERVICE] that must report SERVING (grpc.health.v1)."`
-	TTL             string `json:"ttl,omitempty" doc:"Duration within which a heartbeat must come."`
-	Interval        string `json:"interval,omitempty" example:"10s"`
-	Timeout         string `json:"timeout,omitempty" example:"2s"`
-	DeregisterAfter string `json:"deregisterAfter,omitempty" doc:"Removed after being critical for this long; 1s or more."`
-}
-
 // PortNumber is a port in JSON: a number for TCP, "NUMBER/udp" or "NUMBER/tcp"
 // otherwise.
 type PortNumber struct {

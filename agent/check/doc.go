@@ -1,0 +1,8 @@
+// Package check runs the health checks of the instances of one node: HTTP, TCP
+// and gRPC probes, and heartbeats that must not stay away. It tells of a status
+// only when it changes. What a status means, and where it goes, is its
+// caller's.
+//
+// A Runner may be used from any number of goroutines. Its callbacks come from
+// goroutines of its own, one at a time for each instance.
+package check
