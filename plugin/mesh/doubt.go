@@ -21,6 +21,7 @@ const (
 	doubtWaitMax = 60 * 60_000      // and at most
 	doubtAsk     = 5000             // from one question to the owner to the next
 	doubtForget  = 2 * doubtWaitMax // after the last sign
+	maxDoubts    = 1024             // origins in doubt at once
 	repairWithin = 10_000           // an answer that takes longer does not come
 )
 
@@ -50,6 +51,9 @@ func (e *engine) compareContent(now int64, c *catalog.Catalog, peer string, head
 	owner := c.Owner(head.Origin)
 	d := e.doubts[head.Origin]
 	if d == nil {
+		if len(e.doubts) >= maxDoubts {
+			return // a digest finds it again
+		}
 		d = &doubt{wait: doubtWait}
 		e.doubts[head.Origin] = d
 		e.stats.Mismatches++
@@ -87,7 +91,7 @@ func (e *engine) scrub(now int64, c *catalog.Catalog) {
 		if !e.knows(peer) {
 			peer = pick(e.rng, e.active)
 		}
-		if peer == "" {
+		if peer == "" || e.doubts[id] == nil && len(e.doubts) >= maxDoubts {
 			continue
 		}
 		if e.doubts[id] == nil {

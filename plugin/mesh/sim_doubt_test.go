@@ -166,3 +166,37 @@ func TestContentStorm(t *testing.T) {
 		t.Errorf("an hour after the last fault %d members differ", len(off))
 	}
 }
+
+// TestContentFlood lets a peer claim other content of more origins than are
+// doubted at once: what is remembered ends at a bound, and without evidence
+// nothing is asked for.
+func TestContentFlood(t *testing.T) {
+	c := catalog.New()
+	e := newEngine("self", "", 1)
+	e.peerUp(0, "peer")
+	var h have
+	for i := range 2 * maxDoubts {
+		d := catalog.Delta{Origin: record.OriginID{1, byte(i), byte(i >> 8)}, Epoch: 1, To: 1}
+		if _, err := c.Merge(1, &d); err != nil {
+			t.Fatal(err)
+		}
+		head, _ := c.Head(d.Origin)
+		head.Hash ^= 2
+		h.heads = append(h.heads, head)
+	}
+	for now := int64(1); now < 100_000; now += 1000 {
+		for i := 0; i < len(h.heads); i += maxHeads {
+			e.begin()
+			e.receive(now, c, "peer", (&have{reply: true, heads: h.heads[i:min(i+maxHeads, len(h.heads))]}).append(nil, frameHave))
+			e.tick(now, c)
+			for _, o := range e.out {
+				if o.body[0] == framePull || o.body[0] == frameAsk {
+					t.Fatalf("frame of kind %d for a claim that nobody else makes", o.body[0])
+				}
+			}
+		}
+	}
+	if len(e.doubts) != maxDoubts {
+		t.Errorf("%d doubts remembered, want %d", len(e.doubts), maxDoubts)
+	}
+}
