@@ -11,14 +11,15 @@ import (
 )
 
 func (c *ctl) explainCmd() *cobra.Command {
-	return &cobra.Command{
+	var typ string
+	cmd := &cobra.Command{
 		Use: "explain NAME", Short: "Show what DNS answers to a name, and why each instance is in or out",
-		Example:           "  fluidctl explain web\n  fluidctl explain v2.web.service.fluid.internal",
+		Example:           "  fluidctl explain web\n  fluidctl explain v2.web.service.fluid.internal --type AAAA",
 		Args:              cobra.MatchAll(needArgs("name it: fluidctl explain checkout"), cobra.ExactArgs(1)),
 		ValidArgsFunction: c.completeServices,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.read(cmd.Context(), func(ctx context.Context, cl *api.Client) error {
-				e, err := cl.Explain(ctx, args[0])
+				e, err := cl.Explain(ctx, args[0], typ)
 				if err != nil {
 					return err
 				}
@@ -26,21 +27,20 @@ func (c *ctl) explainCmd() *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().StringVarP(&typ, "type", "t", "", "record type (default: whatever the name has)")
+	return cmd
 }
 
 func explainTable(w io.Writer, e api.Explanation) {
-	answered := 0
-	for _, in := range e.Instances {
-		if in.Answered {
-			answered++
-		}
-	}
 	switch {
-	case !e.Exists:
+	case e.Rcode == "NXDOMAIN":
 		row(w, e.Name+": NXDOMAIN: there is no such name")
 		return
-	case answered == 0:
+	case e.Rcode == "NODATA":
 		row(w, e.Name+": NODATA: it exists and nothing is answered")
+	case e.Service == "":
+		row(w, e.Name+": "+e.Note)
+		return
 	}
 	row(w, "ID", "ANSWERED", "REASON", "STATUS", "TIER", "NODE", "OVERLAYS")
 	for _, in := range e.Instances {
