@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/hashicorp/raft"
 
@@ -338,6 +339,63 @@ func TestTombstonesAreBounded(t *testing.T) {
 	}
 	if _, ok := s.Since(record.Position{Generation: 2, Index: s.Position().Index}); ok {
 		t.Error("Since of another generation claims to know")
+	}
+}
+
+// A few bytes that the state keeps of an entry do not keep the entry.
+func TestStateKeepsNoEntry(t *testing.T) {
+	fence := record.Fence{Kind: record.FenceReap, Origin: record.OriginID{1}, Epoch: 8}
+	e := logEntry{time: 1}
+	for _, c := range []command{
+		reg(instance("a", "10.0.0.1")), service("b", record.ClassCritical), drain("a", 0),
+		{op: opPutFence, values: []string{string(fence.Append(nil))}, meta: Meta{Principal: "p", IdempotencyKey: "k"}},
+		{op: opPutMember, values: []string{string((&Member{ID: "m", Name: "dns"}).append(nil))}},
+		{op: opPutServer, values: []string{string((&ServerInfo{ID: "s", Name: "n1"}).append(nil))}},
+		{op: opDeleteFence, target: string(fence.Key())},
+	} {
+		e.commands = append(e.commands, string(c.append(nil)))
+	}
+	data := string(e.append(nil))
+	x := (&state{}).txn()
+	a, err := x.applyEntry(1, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, o := range a.outcomes {
+		if o.err != nil {
+			t.Fatalf("command %d: %v", i, o.err)
+		}
+	}
+	first := uintptr(unsafe.Pointer(unsafe.StringData(data)))
+	check := func(what, s string) {
+		t.Helper()
+		if p := uintptr(unsafe.Pointer(unsafe.StringData(s))); p >= first && p < first+uintptr(len(data)) {
+			t.Errorf("%s: %q lies in the entry", what, s)
+		}
+	}
+	s := x.commit()
+	for k, v := range s.entries.all() {
+		check("key", k)
+		check("entry", string(v.Key))
+		check("value", v.Value)
+	}
+	for k := range s.tombOf.all() {
+		check("tombstone", k)
+	}
+	for k, v := range s.keys.all() {
+		check("idempotency key", k)
+		check("reply", v.reply)
+	}
+	for k, v := range s.services.all() {
+		check(fmt.Sprintf("service %d", v.instances), k)
+	}
+	for k, v := range s.members.all() {
+		check("member", k)
+		check("member", v.Name)
+	}
+	for k, v := range s.servers.all() {
+		check("server", k)
+		check("server", v.Name)
 	}
 }
 

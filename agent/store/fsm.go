@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -204,6 +205,10 @@ func (t *txn) applyEntry(index uint64, data string) (applied, error) {
 	from := len(t.decoded)
 	for _, raw := range e.commands {
 		c, err := decodeCommand(raw)
+		if err == nil && c.op != opRegister {
+			// The state keeps strings of it, which must not keep the whole entry.
+			c, err = decodeCommand(strings.Clone(raw))
+		}
 		if err != nil {
 			return applied{}, fmt.Errorf("entry %d: %w; run the agent version that wrote it", index, err)
 		}
