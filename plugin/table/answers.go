@@ -26,10 +26,10 @@ type Answers[A any] struct {
 	misses   atomic.Uint64
 	evicted  atomic.Uint64
 
-	mu    sync.Mutex // held while an entry is put or taken out
-	count int        // guarded by mu
-	puts  int        // guarded by mu: since clean looked last
-	hand  uint64     // guarded by mu: the set that is looked at next for a victim
+	mu      sync.Mutex // held while an entry is put or taken out
+	count   int        // guarded by mu
+	hand    uint64     // guarded by mu: the set that is looked at next for a victim
+	cleaned uint64     // guarded by mu: the set that is cleaned next
 }
 
 // stripes spreads the hit counter over cache lines.
@@ -136,18 +136,16 @@ func (s *Answers[A]) Put(k Key, answer A) {
 
 // room makes room for one more entry.
 func (s *Answers[A]) room(w *ways[A], capacity int) *ways[A] {
-	// A set is given 3.5 entries on average before the sets are doubled, so
-	// that few overflow.
-	crowded := func() bool { return 2*(s.count+1) > setSize*len(w.sets) }
-	s.puts++
-	if 4*s.puts > s.count && (s.count >= capacity || crowded()) {
+	for range cleanSets {
 		s.clean(w)
 	}
 	for s.count >= capacity {
 		s.sweep(w)
 	}
-	if crowded() {
-		w = s.grow(w)
+	// A set is given 3.5 entries on average before the sets are doubled, so
+	// that few overflow.
+	if 2*(s.count+1) > setSize*len(w.sets) {
+		return s.grow(w)
 	}
 	return w
 }
@@ -256,18 +254,21 @@ func (s *Answers[A]) evict(st *set[A], i int) {
 // keeps reports whether an entry is up to date.
 func (s *Answers[A]) keeps(e *entry[A]) bool { return s.current == nil || s.current(&e.answer) }
 
-// clean drops what is out of date. It looks at everything, so it is called only
-// when there were many puts since.
+// cleanSets is how many sets each Put cleans: between two times that the sets
+// are doubled, or that the hand of sweep comes round, all are cleaned more than
+// once, and no Put takes long.
+const cleanSets = 2
+
+// clean drops what is out of date from the set whose turn it is.
 func (s *Answers[A]) clean(w *ways[A]) {
-	s.puts = 0
 	if s.current == nil {
 		return
 	}
-	for i := range w.sets {
-		for j := range w.sets[i].entries {
-			if e := w.sets[i].entries[j].Load(); e != nil && !s.keeps(e) {
-				s.evict(&w.sets[i], j)
-			}
+	st := &w.sets[s.cleaned&w.mask]
+	s.cleaned++
+	for i := range st.entries {
+		if e := st.entries[i].Load(); e != nil && !s.keeps(e) {
+			s.evict(st, i)
 		}
 	}
 }
