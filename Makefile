@@ -74,9 +74,11 @@ model: ## check 200,000 random schedules of the catalog, 1,000 histories of Raft
 	FLUID_LINEAR_RUNS=1000 $(GO) test -timeout 0 -run 'TestLinearizable' ./agent/store
 	$(GO) test -timeout 0 -v -run 'TestSpeed|TestFaults|TestSplits|TestLoss' ./plugin/mesh -sim.full -sim.runs 200 -split.members 100
 
-million: ## measure a million instances in the plugin, and a new member that fetches them from the mesh
+million: ## measure a million instances in the plugin and in the store, DNS beside its snapshots, a new member of the mesh
 	FLUID_MILLION=1 $(GO) test -v -run 'TestMillion' ./plugin
 	$(GO) test -v -run 'TestBootstrap$$' ./plugin/mesh -bootstrap.records 1000000
+	FLUID_MILLION=1 $(GO) test -run '^$$' -bench 'Million' -benchtime 1x ./agent/store
+	FLUID_MILLION=1 $(GO) test -run '^$$' -bench 'SnapshotBesideDNS' -benchtime 1x ./agent/agenttest
 
 proto: ## generate the Go code of the feed's protocol
 	$(GO) generate ./plugin/feed/...
