@@ -301,7 +301,8 @@ func (a *Agent) fail(part string, err error) {
 }
 
 // Failed yields the failure of a part that the agent cannot do without. The
-// caller should stop the agent then.
+// caller should stop the agent then. One that wraps store.ErrFull says that the
+// agent should be started again as a client; Run does both.
 func (a *Agent) Failed() <-chan error { return a.failed }
 
 // HTTP returns the base URL of the HTTP interface.
