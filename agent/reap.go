@@ -23,6 +23,7 @@ const (
 // gossip_reap_after, if this agent leads, and its own former ones.
 type reaper struct {
 	done   []time.Time    // reaps within the window
+	taken  []time.Time    // DNS members taken off the roster within the window
 	former []catalog.Head // origins that this agent gave up
 }
 
@@ -94,7 +95,8 @@ func (a *Agent) reapDead(ctx context.Context, r *reaper, now time.Time) {
 	origins := a.view.cat.Origins()
 	a.view.mu.RUnlock()
 	long := func(since time.Time) bool { return now.Sub(since) >= a.cfg.Gossip.ReapAfter }
-	r.done = slices.DeleteFunc(r.done, func(at time.Time) bool { return now.Sub(at) >= reapWindow })
+	old := func(at time.Time) bool { return now.Sub(at) >= reapWindow }
+	r.done, r.taken = slices.DeleteFunc(r.done, old), slices.DeleteFunc(r.taken, old)
 	for _, o := range origins {
 		if o.Own || o.State != catalog.Dead || !long(time.UnixMilli(o.Since)) {
 			continue
@@ -116,11 +118,20 @@ func (a *Agent) reapDead(ctx context.Context, r *reaper, now time.Time) {
 		return
 	}
 	st := a.store.State()
+	listed := 0
+	for range st.Members() {
+		listed++
+	}
 	for _, m := range (*p).Members() {
-		if _, listed := st.Member(m.ID); listed && m.Role == mesh.RoleDNS && m.State == mesh.Dead && long(m.Since) {
-			if a.store.ForgetMember(ctx, store.Meta{Principal: "agent:" + a.cfg.RaftID()}, m.ID) == nil {
-				a.log.Info("a DNS member that is dead for long is off the roster", "member", m.ID, "name", m.Name)
-			}
+		if len(r.taken) >= max(1, listed/reapShare) {
+			return
+		}
+		if _, ok := st.Member(m.ID); !ok || m.Role != mesh.RoleDNS || m.State != mesh.Dead || !long(m.Since) {
+			continue
+		}
+		if a.store.ForgetMember(ctx, store.Meta{Principal: "agent:" + a.cfg.RaftID()}, m.ID) == nil {
+			r.taken = append(r.taken, now)
+			a.log.Info("a DNS member that is dead for long is off the roster", "member", m.ID, "name", m.Name)
 		}
 	}
 }

@@ -139,3 +139,31 @@ func TestEverywhereInMesh(t *testing.T) {
 	}
 	eventually(t, "its name off the roster", func() bool { return write(c2, "10.0.2.4", "100ms").Everywhere })
 }
+
+// A DNS member that is dead for gossip_reap_after is not waited for any more.
+func TestRosterReap(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for a death")
+	}
+	cfg := testConfig(t)
+	cfg.Gossip.Impl, cfg.Gossip.Bind, cfg.Gossip.ReapAfter = "crdt", "127.0.0.1:0", time.Second
+	c := client(t, start(t, cfg), "")
+	leading(t, c)
+	dns := newLone(t, c, "dns-lone", "127.0.0.1:0", gossipAddress(t, c))
+	lagging := func() []string {
+		r, err := c.Register(t.Context(), []api.App{{AppID: "web", Target: api.Target{IP: "10.0.0.1"}}}, &api.WriteOptions{Wait: "everywhere", Timeout: "50ms"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r[0].Lagging
+	}
+	eventually(t, "the member on the roster", func() bool {
+		_, ok := find(t, c, "dns-lone")
+		return ok && slices.Equal(lagging(), []string{"dns-lone-name"})
+	})
+	if err := dns.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "its death", func() bool { return slices.Equal(lagging(), []string{"dns-lone-name (unreachable)"}) })
+	eventually(t, "its name off the roster", func() bool { return len(lagging()) == 0 })
+}
