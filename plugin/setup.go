@@ -1,6 +1,8 @@
 package fluid
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -102,6 +104,11 @@ func neighbours(cfg *dnsserver.Config) []string {
 
 // announce says what an operator should know about the configuration.
 func announce(g *generation) {
+	if path := g.settings.process().Snapshot; path != "" {
+		if dir, err := os.Stat(filepath.Dir(path)); err != nil || !dir.IsDir() {
+			log.Warningf("snapshot: %s is not a directory; nothing will be kept there until you create it, writable for CoreDNS", filepath.Dir(path))
+		}
+	}
 	for _, b := range g.blocks {
 		if slices.Contains(b.neighbours, "loadbalance") {
 			log.Warningf("%s: loadbalance in the same server block reorders answers that are already weighted", b.zones[0].Origin)

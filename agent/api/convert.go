@@ -173,7 +173,7 @@ func instanceOf(v catalog.Verdict) (Instance, error) {
 		out.Version = fmt.Sprintf("%d.%d", v.Epoch, v.Seq)
 	}
 	if !v.Answered {
-		out.Reason = v.Rule.String()
+		out.Reason = ruleText(v.Rule)
 		if v.Decider != "" {
 			out.Reason += " by overlay " + v.Decider
 		}
@@ -188,6 +188,23 @@ func instanceOf(v catalog.Verdict) (Instance, error) {
 		out.Meta[m.Key] = m.Value
 	}
 	return out, nil
+}
+
+// ruleText says for people why an instance is not answered.
+func ruleText(r catalog.Rule) string {
+	switch r {
+	case catalog.RuleCheck:
+		return "check failed"
+	case catalog.RuleClass:
+		return "conflict: the committed class of the service is another"
+	case catalog.RuleSuperseded:
+		return "conflict: another agent registered it later"
+	case catalog.RuleDead:
+		return "dead: nothing on its host answers"
+	case catalog.RuleUnattended:
+		return "unattended: its agent has been gone for long"
+	}
+	return r.String()
 }
 
 // overlayOf returns the JSON form of an overlay.

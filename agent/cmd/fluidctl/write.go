@@ -44,6 +44,7 @@ func (c *ctl) registerCmd() *cobra.Command {
 	var file string
 	var wf writeFlags
 	var ef ephemeralFlags
+	var checks checkFlags
 	cmd := &cobra.Command{
 		Use:   "register SERVICE --ip ADDRESS",
 		Short: "Register an instance of a critical service, or an ephemeral one",
@@ -86,6 +87,7 @@ func (c *ctl) registerCmd() *cobra.Command {
 				w := uint16(weight)
 				t.Weight = &w
 			}
+			t.Checks = checks.list()
 			var err error
 			if t.Ports, err = parsePorts(ports); err != nil {
 				return err
@@ -111,9 +113,39 @@ func (c *ctl) registerCmd() *cobra.Command {
 	fs.StringVar(&t.TTL, "ttl", "", "TTL of its answers, such as 5s")
 	fs.StringVar(&t.Expires, "expires", "", "remove it after this long, such as 10m")
 	fs.StringVar(&file, "file", "", "file with one registration or an array, as POST /v1/apps takes it; - for standard input")
+	checks.add(cmd)
 	wf.add(cmd)
 	ef.add(cmd)
 	return cmd
+}
+
+// checkFlags are the health checks that a registration on the command line can
+// have; one in a file can have more.
+type checkFlags struct{ http, tcp, grpc, ttl, interval, deregisterAfter string }
+
+func (f *checkFlags) add(cmd *cobra.Command) {
+	fs := cmd.Flags()
+	fs.StringVar(&f.http, "check-http", "", "URL that the agent asks; 2xx is passing")
+	fs.StringVar(&f.tcp, "check-tcp", "", "HOST:PORT that the agent connects to")
+	fs.StringVar(&f.grpc, "check-grpc", "", "HOST:PORT[/SERVICE] that the agent asks (grpc.health.v1)")
+	fs.StringVar(&f.ttl, "check-ttl", "", "how long after a heartbeat the next must come, such as 10s")
+	fs.StringVar(&f.interval, "check-interval", "", "between two checks (default 10s)")
+	fs.StringVar(&f.deregisterAfter, "deregister-after", "", "remove it once a check has failed for this long, such as 1h")
+}
+
+func (f *checkFlags) list() []api.Check {
+	var out []api.Check
+	for _, c := range []api.Check{{HTTP: f.http}, {TCP: f.tcp}, {GRPC: f.grpc}, {TTL: f.ttl}} {
+		if c == (api.Check{}) {
+			continue
+		}
+		if c.TTL == "" {
+			c.Interval = f.interval
+		}
+		c.DeregisterAfter = f.deregisterAfter
+		out = append(out, c)
+	}
+	return out
 }
 
 func readApps(stdin io.Reader, file string) ([]api.App, error) {
