@@ -18,7 +18,10 @@ import (
 )
 
 const (
-	// maxFollowers bounds the clients that follow one server at once.
+	// maxClientID bounds the id of a client, in bytes.
+	maxClientID = 64
+	// maxFollowers bounds the clients that follow one server at once, and those
+	// whose reports it keeps.
 	maxFollowers = 2048
 	// clientSilence is after how long without a report a client counts as gone:
 	// nobody vouches for its DNS members then. It reports each second.
@@ -43,17 +46,20 @@ func newClients() *clients {
 	return &clients{byID: map[string]reported{}, changed: make(chan struct{})}
 }
 
-// put takes in a report, and forgets those who have been silent for long.
+// put takes in a report, and forgets those who have been silent for an hour.
 func (c *clients) put(r reported) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	old, ok := c.byID[r.id]
-	c.byID[r.id] = r
 	for id, o := range c.byID {
 		if r.at.Sub(o.at) > time.Hour {
 			delete(c.byID, id)
 		}
 	}
+	old, ok := c.byID[r.id]
+	if !ok && len(c.byID) >= maxFollowers {
+		return
+	}
+	c.byID[r.id] = r
 	if !ok || !slices.EqualFunc(old.members, r.members, sameMember) {
 		close(c.changed)
 		c.changed = make(chan struct{})
@@ -87,6 +93,9 @@ func (a *Agent) report(in api.ClientReport) (api.ClusterInfo, error) {
 	own := a.clusterID()
 	if in.ClusterID != "" && own != "" && in.ClusterID != own {
 		return api.ClusterInfo{}, fmt.Errorf("%w: the client has state of cluster %s, this is cluster %s; wipe it with fluid-agent reset if it is to follow this one", store.ErrOtherCluster, in.ClusterID, own)
+	}
+	if in.ID == "" || len(in.ID) > maxClientID {
+		return api.ClusterInfo{}, fmt.Errorf("%w: report: id has %d bytes; use 1 to %d", api.ErrInvalid, len(in.ID), maxClientID)
 	}
 	r := reported{id: in.ID, name: in.Name, zone: in.Zone, at: time.Now()}
 	for _, m := range in.Members {

@@ -128,3 +128,28 @@ func TestClientInServersDirectory(t *testing.T) {
 	cfg.Raft.Role = "auto" // the log decides
 	leading(t, client(t, start(t, cfg), ""))
 }
+
+// A report that makes no sense is refused, whoever sends it.
+func TestReportIsChecked(t *testing.T) {
+	a := start(t, testConfig(t))
+	c := client(t, a, "")
+	leading(t, c)
+	member := api.ReportedMember{ID: "d", Applied: "1:2", ClientTTL: "5s"}
+	for name, edit := range map[string]func(*api.ClientReport){
+		"no id":       func(r *api.ClientReport) { r.ID = "" },
+		"long id":     func(r *api.ClientReport) { r.ID = strings.Repeat("x", 65) },
+		"no position": func(r *api.ClientReport) { r.Members[0].Applied = "far" },
+		"no TTL":      func(r *api.ClientReport) { r.Members[0].ClientTTL = "" },
+	} {
+		r := api.ClientReport{ID: "x", Name: "node2", Members: []api.ReportedMember{member}}
+		edit(&r)
+		if _, err := c.Report(t.Context(), r); !errors.Is(err, api.ErrInvalid) {
+			t.Errorf("%s: got %v, want ErrInvalid", name, err)
+		}
+	}
+	ok := api.ClientReport{ID: "x", Name: "node2", Members: []api.ReportedMember{member}}
+	info, err := c.Report(t.Context(), ok)
+	if err != nil || !info.Server || len(info.Servers) != 1 || !info.Servers[0].Leader {
+		t.Errorf("got %+v, %v", info, err)
+	}
+}
