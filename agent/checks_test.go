@@ -88,7 +88,7 @@ func TestHeartbeatRenews(t *testing.T) {
 	c := client(t, a, "")
 	leading(t, c)
 	const path = "/v1/services/web/instances/"
-	if code, text := put(t, a, "PUT", path+"10.0.0.5", `{"ip":"10.0.0.5","checks":[{"ttl":"500ms"}]}`); code != 201 {
+	if code, text := put(t, a, "PUT", path+"10.0.0.5", `{"ip":"10.0.0.5","checks":[{"ttl":"3s"}]}`); code != 201 {
 		t.Fatalf("got %d %s", code, text)
 	}
 	if in := instance(t, c, "web", "10.0.0.5"); in.Status != "passing" {
@@ -117,15 +117,15 @@ func TestChecksOfCritical(t *testing.T) {
 	c := client(t, a, "")
 	leading(t, c)
 	url, ill := patient(t)
-	app := func(node string, weight uint16) api.App {
+	app := func(node string, weight uint16, deregisterAfter string) api.App {
 		return api.App{AppID: "web", Target: api.Target{
-			IP: "10.0.0.5", Node: node, Weight: &weight, Checks: []api.Check{{HTTP: url, Interval: "50ms", DeregisterAfter: "1s"}},
+			IP: "10.0.0.5", Node: node, Weight: &weight, Checks: []api.Check{{HTTP: url, Interval: "50ms", DeregisterAfter: deregisterAfter}},
 		}}
 	}
-	if _, err := c.Register(t.Context(), []api.App{app("elsewhere", 1)}, nil); !errors.Is(err, api.ErrInvalid) || !strings.Contains(err.Error(), "agent of the node, elsewhere") {
+	if _, err := c.Register(t.Context(), []api.App{app("elsewhere", 1, "")}, nil); !errors.Is(err, api.ErrInvalid) || !strings.Contains(err.Error(), "agent of the node, elsewhere") {
 		t.Errorf("on another node: %v", err)
 	}
-	if _, err := c.Register(t.Context(), []api.App{app("", 1)}, nil); err != nil {
+	if _, err := c.Register(t.Context(), []api.App{app("", 1, "")}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if in := instance(t, c, "web", "10.0.0.5"); in.Node != "node1" {
@@ -135,7 +135,7 @@ func TestChecksOfCritical(t *testing.T) {
 	ill.Store(true)
 	health(t, c, "web", "10.0.0.5", "critical")
 	// Committed anew by somebody else, it is as ill as before.
-	b, err := json.Marshal(app("node1", 7))
+	b, err := json.Marshal(app("node1", 7, ""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func TestChecksOfCritical(t *testing.T) {
 		t.Fatal(err)
 	}
 	health(t, c, "web", "10.0.0.5", "passing") // nobody looks any more
-	if _, err := c.Register(t.Context(), []api.App{app("", 7)}, nil); err != nil {
+	if _, err := c.Register(t.Context(), []api.App{app("", 7, "1s")}, nil); err != nil {
 		t.Fatal(err)
 	}
 	begin := time.Now()
