@@ -89,9 +89,23 @@ func (a *Agent) staleReports() (keys []record.Key) {
 			continue
 		}
 		rep, err := record.DecodeReport(it.Value)
-		if _, at, ok := st.Instance(rep.Service, rep.ID); err != nil || !ok || at != rep.Position.Index || st.Position().Generation != rep.Position.Generation {
-			keys = append(keys, key)
+		if err == nil {
+			_, at, ok := st.Instance(rep.Service, rep.ID)
+			if !outdated(rep.Position, st.Position(), at, ok) {
+				continue
+			}
 		}
+		keys = append(keys, key)
 	}
 	return keys
+}
+
+// outdated reports whether a report made at one position is on an instance that
+// is not there any more, at another one, where it was committed at index at. A
+// state from before the report, as there is after a restart, does not know.
+func outdated(made, now record.Position, at uint64, there bool) bool {
+	if now.Before(made) {
+		return false
+	}
+	return !there || at != made.Index || now.Generation != made.Generation
 }
