@@ -18,6 +18,9 @@ import (
 func TestClassClash(t *testing.T) {
 	for _, split := range []time.Duration{2 * time.Second, 20 * time.Second, 5 * time.Minute} {
 		t.Run(split.String(), func(t *testing.T) {
+			if testing.Short() && split > time.Minute {
+				t.Skip("probes for minutes")
+			}
 			inBubble(t, func(t *testing.T) { clash(t, split) })
 		})
 	}

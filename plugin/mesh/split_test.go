@@ -23,6 +23,9 @@ func TestSplits(t *testing.T) {
 		{mesh.CRDT, 20 * time.Second}, {mesh.CRDT, 10 * time.Minute}, {mesh.Memberlist, 20 * time.Second},
 	} {
 		t.Run(fmt.Sprintf("%s %v", tc.impl, tc.split), func(t *testing.T) {
+			if testing.Short() && tc.split > time.Minute {
+				t.Skip("probes for minutes")
+			}
 			inBubble(t, func(t *testing.T) {
 				w, nodes := crowd(t, tc.impl, members)
 				var halves [2][]string
@@ -47,6 +50,9 @@ func TestSplits(t *testing.T) {
 // TestLoss loses 30 % of all packets for a minute: at the end nobody who lives
 // is held dead.
 func TestLoss(t *testing.T) {
+	if testing.Short() {
+		t.Skip("repeats much")
+	}
 	members := *splitMembers
 	inBubble(t, func(t *testing.T) {
 		w, nodes := crowd(t, mesh.CRDT, members)

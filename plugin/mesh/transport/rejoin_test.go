@@ -137,6 +137,9 @@ func TestRejoinAfterSplit(t *testing.T) {
 		{"ten minutes", false, 20, 7, 10 * time.Minute},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			if testing.Short() && tc.split > time.Minute {
+				t.Skip("probes for minutes")
+			}
 			synctest.Test(t, func(t *testing.T) {
 				m := newFakeMesh(t, tc.n, tc.sealed, true)
 				formed := after(t, 2*time.Minute, "all members know each other", func() bool { return m.sees(0, tc.n, tc.n) })
