@@ -57,7 +57,9 @@ func TestMain(m *testing.M) {
 	_ = os.Setenv("FLUID_SOCKET", "/nonexistent/fluid-test.sock")
 	goleak.VerifyTestMain(m,
 		// Timers of CoreDNS's own plugins that end by themselves.
-		goleak.IgnoreTopFunction("github.com/coredns/coredns/plugin/pkg/uniq.U.ForEach"))
+		goleak.IgnoreTopFunction("github.com/coredns/coredns/plugin/pkg/uniq.U.ForEach"),
+		// Ends with the garbage collection of a proxy of forward's.
+		goleak.IgnoreTopFunction("github.com/coredns/coredns/plugin/pkg/proxy.(*Transport).connManager"))
 }
 
 // agent is an agent as far as the feed is concerned: a catalog that is served
