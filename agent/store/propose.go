@@ -19,7 +19,7 @@ import (
 // there are at most maxInFlight at once.
 const (
 	maxInFlight  = 2
-	manyCommands = 256
+	manyCommands = 24
 )
 
 // maxCoalesced bounds the commands, maxCoalescedBytes the bytes that are
