@@ -90,6 +90,9 @@ func TestRot(t *testing.T) {
 		if got := to.Pull(Want{Origin: id, Epoch: 1, Nonce: 1, Whole: true}, 1<<20); got != nil {
 			t.Error("a copy in doubt was passed on as a whole")
 		}
+		if got := to.Pull(Want{Origin: id}, 1<<20); got != nil {
+			t.Error("a copy in doubt was passed on to one who has nothing")
+		}
 		mergeInto(t, to, from.Pull(w, 1<<20)...)
 		if to.Doubted(id) {
 			t.Error("still in doubt")

@@ -99,7 +99,7 @@ func (c *Catalog) Pull(w Want, maxBytes int) []Delta {
 	case order > 0:
 		w.From = 0
 	}
-	if w.From >= h.watermark && !w.Whole || w.Whole && h.doubted {
+	if w.From >= h.watermark && !w.Whole || h.doubted {
 		return nil
 	}
 	d := Delta{Origin: h.id, Epoch: h.epoch, Nonce: h.nonce, Base: h.base, From: w.From}

@@ -35,7 +35,16 @@ type question struct {
 type survey struct {
 	at      record.Position
 	answers map[string][]Report // by member; none: it did not answer
-	open    int                 // members of which something is below at
+}
+
+// open reports whether something of a member may be below at.
+func (s *survey) open() bool {
+	for _, reports := range s.answers {
+		if !answered(reports, s.at) {
+			return true
+		}
+	}
+	return false
 }
 
 // setReports takes note of how far the DNS members here are, and tells those
@@ -95,14 +104,9 @@ func (e *engine) onReports(from string, body []byte) error {
 		return err
 	}
 	for s := range e.surveys {
-		old, asked := s.answers[from]
-		if !asked {
-			continue
+		if _, asked := s.answers[from]; asked {
+			s.answers[from] = reports
 		}
-		if !answered(old, s.at) && answered(reports, s.at) {
-			s.open--
-		}
-		s.answers[from] = reports
 	}
 	return nil
 }
@@ -121,7 +125,6 @@ func (e *engine) beginSurvey(at record.Position, ids []string) *survey {
 			s.answers[id] = nil
 		}
 	}
-	s.open = len(s.answers)
 	e.surveys[s] = true
 	return s
 }
@@ -201,13 +204,13 @@ func (g *gossip) Applied(ctx context.Context, at record.Position, ids []string) 
 			g.do(func(int64, *catalog.Catalog) { s.ask(g.eng) })
 		}
 		g.step.Lock()
-		open := s.open
+		open := s.open()
 		var out []Report
 		for _, reports := range s.answers {
 			out = append(out, reports...)
 		}
 		g.step.Unlock()
-		if open == 0 {
+		if !open {
 			return out
 		}
 		ask = false

@@ -56,7 +56,6 @@ func (e *engine) compareContent(now int64, c *catalog.Catalog, peer string, head
 		}
 		d = &doubt{wait: doubtWait}
 		e.doubts[head.Origin] = d
-		e.stats.Mismatches++
 	}
 	switch {
 	case peer == owner:
@@ -75,9 +74,10 @@ func (e *engine) compareContent(now int64, c *catalog.Catalog, peer string, head
 	d.at = now
 }
 
-// plan makes a repair due.
+// plan makes a repair due: there is evidence against the own copy.
 func (e *engine) plan(now int64, d *doubt, peer string) {
 	if d.peer == "" {
+		e.stats.Mismatches++
 		d.peer, d.due = peer, max(d.next, now+e.rng.Int64N(doubtSpread))
 	}
 }
@@ -96,7 +96,6 @@ func (e *engine) scrub(now int64, c *catalog.Catalog) {
 		}
 		if e.doubts[id] == nil {
 			e.doubts[id] = &doubt{wait: doubtWait}
-			e.stats.Mismatches++
 		}
 		e.doubts[id].at = now
 		e.plan(now, e.doubts[id], peer)

@@ -153,7 +153,7 @@ func (g *gossip) do(f func(now int64, c *catalog.Catalog)) {
 	})
 	g.transmit(out)
 	if n := g.eng.stats.Mismatches - mismatches; n > 0 {
-		g.cfg.Logger.Error("origins hold other records than their owners wrote, by a fault of memory or program; they are taken anew", "origins", n)
+		g.cfg.Logger.Error("copies of origins hold other records than were written, by a fault of memory or program; they are taken anew from others", "origins", n)
 	}
 	if g.eng.next() < before {
 		poke(g.wake)

@@ -23,11 +23,14 @@ import (
 // seconds that it lives: it rises with each accusation that is refuted.
 const incarnationStep = 1024
 
+// incarnationMax leaves a process that starts there enough to add.
+const incarnationMax = math.MaxUint32 - 1<<24
+
 // startIncarnation returns where a process begins, and keeps it in a file; with
 // an empty path it goes by the clock alone. The incarnation counts whatever the
 // error is.
 func startIncarnation(path string, now time.Time) (uint32, error) {
-	start := uint32(min(max(now.Unix(), 1), math.MaxUint32/2))
+	start := uint32(min(max(now.Unix(), 1), incarnationMax))
 	if path == "" {
 		return start, nil
 	}
@@ -41,7 +44,7 @@ func startIncarnation(path string, now time.Time) (uint32, error) {
 		if err != nil {
 			return start, errors.Join(fmt.Errorf("incarnation: %s: %w", path, err), keepIncarnation(path, start))
 		}
-		if kept < math.MaxUint32/2 { // else it would come to its end
+		if kept < incarnationMax { // else it would come to its end
 			start = max(start, uint32(kept)+incarnationStep)
 		}
 	}

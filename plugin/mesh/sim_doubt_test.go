@@ -138,7 +138,7 @@ func TestContentLiar(t *testing.T) {
 		asks += int(s.members[0].e.stats.FramesIn - before)
 	}
 	for _, m := range s.members {
-		if m.e.stats.Repairs+m.e.stats.Resets > 0 {
+		if m.e.stats.Mismatches+m.e.stats.Repairs+m.e.stats.Resets > 0 {
 			t.Errorf("%s believed the liar", m.id)
 		}
 	}
