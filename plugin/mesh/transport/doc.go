@@ -25,7 +25,7 @@
 // Connections that have proved nothing (in number, per address and in time),
 // streams, frames (4 MiB, expanding at most 100 times), queues for each peer
 // and in total, the senders whose packets are remembered. Every drop is counted
-// by its Reason; nothing is logged above debug level but a handler's panic.
+// by its Reason; nothing is logged above debug level but a panic.
 //
 // # Not done here
 //

@@ -93,7 +93,7 @@ func (t *Transport) dialHandshake(conn net.Conn, k kind, want MemberID, deadline
 }
 
 func (t *Transport) runDial(s *session, k kind, want MemberID, deadline time.Time) (err error) {
-	defer contain(&err)
+	defer contain(t.log, &err)
 	if err := s.begin(t.ctx, deadline); err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (t *Transport) runDial(s *session, k kind, want MemberID, deadline time.Tim
 // it has verified when it returns. The caller answers, and closes conn on an
 // error.
 func (t *Transport) acceptHandshake(conn net.Conn, deadline time.Time) (s *session, err error) {
-	defer contain(&err)
+	defer contain(t.log, &err)
 	s = &session{Conn: tls.Server(conn, t.tls)}
 	if err := s.begin(t.ctx, deadline); err != nil {
 		return nil, err

@@ -103,7 +103,7 @@ func (t *Transport) openPacket(pkt []byte) (payload []byte, r Reason) {
 			payload, r = nil, reasonOf(err)
 		}
 	}()
-	defer contain(&err)
+	defer contain(t.log, &err)
 	if len(pkt) > maxPacket {
 		return nil, ReasonOversize
 	}

@@ -23,7 +23,7 @@ const (
 	ReasonHandshake          // TLS or the hello failed or took too long
 	ReasonIdentity           // another member answered than the one that was dialed, or it is ourselves
 	ReasonTimeout            // nothing was read or written in time
-	ReasonPanic              // a handler panicked on a frame
+	ReasonPanic              // something panicked on what a peer sent
 	ReasonDuplicate          // two streams between the same members: the other one stays
 	ReasonReplaced           // the peer opened a newer stream
 	ReasonIdle               // no frame for the idle timeout

@@ -120,7 +120,7 @@ func endReason(err error) Reason {
 // read hands frames to the handler until the stream ends; nil means that the
 // peer said so.
 func (st *stream) read() (err error) {
-	defer contain(&err)
+	defer contain(st.owner.log, &err)
 	s := st.owner
 	r := bufio.NewReaderSize(st, 16<<10)
 	for {
