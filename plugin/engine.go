@@ -3,9 +3,11 @@ package fluid
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"iter"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -194,17 +196,33 @@ func (e *engine) beat() {
 // instances in the answer. Called with mu held.
 func (e *engine) tellGuarded() {
 	now := e.catalog.Guarded()
-	for _, name := range now {
-		if _, known := slices.BinarySearch(e.guarded, name); !known {
-			log.Warningf("most instances of %s were lost at once: the last known good stay in the answer", name)
-		}
+	if began := without(now, e.guarded); len(began) > 0 {
+		log.Warningf("most instances were lost at once, the last known good stay in the answer: %s", some(began))
 	}
-	for _, name := range e.guarded {
-		if _, still := slices.BinarySearch(now, name); !still {
-			log.Infof("the answer for %s holds no lost instances any more", name)
-		}
+	if ended := without(e.guarded, now); len(ended) > 0 {
+		log.Infof("no lost instances are in the answer any more: %s", some(ended))
 	}
 	e.guarded = now
+}
+
+// without returns the names, sorted, that are not among others, sorted as well.
+func without(names, others []string) (out []string) {
+	for _, name := range names {
+		if _, found := slices.BinarySearch(others, name); !found {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// some names a few of many services.
+func some(names []string) string {
+	const most = 5
+	text := strings.Join(names[:min(most, len(names))], ", ")
+	if n := len(names) - most; n > 0 {
+		text += fmt.Sprintf(" and %d more", n)
+	}
+	return text
 }
 
 // age returns how long ago the last word came from outside.

@@ -12,7 +12,8 @@ import (
 // may share them, and rewrites its own.
 type keyFiles struct {
 	paths []string
-	mark  string // what the files looked like when they were read last
+	mark  string // what the files looked like when they were last read and of use
+	said  string // what was wrong with them when they were read last
 }
 
 // look returns the keys if the files look different than last time.
@@ -30,33 +31,45 @@ func (k *keyFiles) look() (keys [][]byte, changed bool, err error) {
 	if mark == k.mark {
 		return nil, false, nil
 	}
-	k.mark = mark
-	keys, err = readKeyFiles(k.paths)
-	return keys, err == nil, err
+	if keys, err = readKeyFiles(k.paths); err != nil {
+		return nil, false, err
+	}
+	k.mark, k.said = mark, ""
+	return keys, true, nil
+}
+
+// news reports whether an error says something else than the last one.
+func (k *keyFiles) news(err error) bool {
+	was := k.said
+	k.said = err.Error()
+	return k.said != was
 }
 
 // followKeys takes on keys from files that changed. A file that cannot be used
 // changes nothing.
 func (m *member) followKeys() {
-	m.mu.Lock()
+	m.keysMu.Lock()
+	defer m.keysMu.Unlock()
 	keys, changed, err := m.files.look()
-	if changed = changed && !slices.EqualFunc(m.keys, keys, slices.Equal); changed {
-		m.keys = keys
-	}
-	m.mu.Unlock()
 	switch {
 	case err != nil:
-		log.Errorf("gossip_key: %v; the keys stay as they are", err)
+		if m.files.news(err) {
+			log.Errorf("gossip_key: %v; the keys stay as they are", err)
+		}
 	case changed:
 		m.turn(keys)
 	}
 }
 
-// turn makes keys those of the running member.
+// turn makes keys those of the running member. Called with keysMu held.
 func (m *member) turn(keys [][]byte) {
+	if slices.EqualFunc(m.keys, keys, slices.Equal) {
+		return
+	}
 	if err := m.SetKeys(keys); err != nil {
 		log.Errorf("gossip_key: %v", err)
 		return
 	}
+	m.keys = keys
 	log.Infof("gossip keys are now %s; the first encrypts", strings.Join(m.Keys(), ", "))
 }

@@ -47,8 +47,10 @@ type member struct {
 
 	mu    sync.Mutex // guards what follows
 	seeds []string
-	keys  [][]byte
-	files keyFiles
+
+	keysMu sync.Mutex // one change of keys at a time; guards what follows
+	keys   [][]byte   // those of the member
+	files  keyFiles
 
 	// Guarded by the engine's mu.
 	opened time.Time
@@ -122,9 +124,7 @@ func (m *member) configure(p *process) {
 	seeds := withPorts(p.GossipSeeds)
 	m.mu.Lock()
 	moved := !slices.Equal(m.seeds, seeds)
-	turned := !slices.EqualFunc(m.keys, p.GossipKeys, slices.Equal)
-	m.seeds, m.keys = seeds, p.GossipKeys
-	m.files = keyFiles{paths: p.GossipKeyFiles}
+	m.seeds = seeds
 	m.mu.Unlock()
 	if moved {
 		select {
@@ -132,9 +132,10 @@ func (m *member) configure(p *process) {
 		default:
 		}
 	}
-	if turned {
-		m.turn(p.GossipKeys)
-	}
+	m.keysMu.Lock()
+	defer m.keysMu.Unlock()
+	m.files = keyFiles{paths: p.GossipKeyFiles}
+	m.turn(p.GossipKeys)
 }
 
 // seek joins the seeds while nobody else is there, and new seeds at once, until
@@ -354,6 +355,10 @@ func (e *engine) keepGossip() {
 		was := e.kept[h.Origin]
 		if h == was {
 			continue
+		}
+		if h.Compare(was) == 0 && was.Hash != 0 { // a repair: nothing was added, but something replaced
+			e.rewrite()
+			return
 		}
 		want := catalog.Want{Origin: h.Origin, Epoch: was.Epoch, Nonce: was.Nonce, From: was.Watermark}
 		e.kept[h.Origin] = h

@@ -75,9 +75,9 @@ func TestMemberFollowsKeyFile(t *testing.T) {
 	}
 	write("nothing of use\n")
 	eventually(t, "a look at the file", func() bool {
-		e.member.mu.Lock()
-		defer e.member.mu.Unlock()
-		return strings.Contains(e.member.files.mark, " 15 ")
+		e.member.keysMu.Lock()
+		defer e.member.keysMu.Unlock()
+		return e.member.files.said != ""
 	})
 	if got := e.member.Keys(); !slices.Equal(got, before) {
 		t.Errorf("a file of no use made the keys %v", got)
@@ -92,4 +92,29 @@ func TestMemberFollowsKeyFile(t *testing.T) {
 	}
 	o.commit(instance(t, "checkout 10.0.0.2"))
 	eventually(t, "news under the new key", func() bool { return answers(s, "checkout.fluid.internal.", "10.0.0.1", "10.0.0.2") })
+}
+
+// A file that could not be used is read again, whatever it looks like: who may
+// read it does not show in its size and time. It is complained of once.
+func TestKeyFileIsTriedAgain(t *testing.T) {
+	path := keyFile(t, 0o600, "nothing of use\n")
+	k := keyFiles{paths: []string{path}}
+	for i := range 3 {
+		_, changed, err := k.look()
+		if changed || err == nil {
+			t.Fatalf("look %d: changed %v, %v", i, changed, err)
+		}
+		if first := k.news(err); first != (i == 0) {
+			t.Errorf("look %d: news %v", i, first)
+		}
+	}
+	if err := os.WriteFile(path, []byte(strings.Repeat("01", 16)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if keys, changed, err := k.look(); len(keys) != 1 || !changed || err != nil {
+		t.Errorf("a file of use: %d keys, changed %v, %v", len(keys), changed, err)
+	}
+	if _, changed, err := k.look(); changed || err != nil {
+		t.Errorf("the same file: changed %v, %v", changed, err)
+	}
 }
