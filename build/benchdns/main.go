@@ -83,6 +83,9 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	err = b.fill(ctx, rep, entrants)
 	if len(rep.Samples) > 0 && (err == nil || ctx.Err() != nil) {
 		rep.Interrupted = err != nil
+		if rep.Interrupted {
+			opts.readme = "" // for whole runs only
+		}
 		err = errors.Join(err, rep.write(opts.out, opts.readme, out))
 	}
 	if err != nil || rep.Churn == nil {

@@ -23,9 +23,11 @@ func dialStamped(ctx context.Context, port int) (*net.UDPConn, error) {
 	udp := conn.(*net.UDPConn)
 	raw, err := udp.SyscallConn()
 	if err == nil {
-		err = errors.Join(raw.Control(func(fd uintptr) {
-			err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_TIMESTAMPNS, 1)
-		}), err)
+		var option error
+		err = raw.Control(func(fd uintptr) {
+			option = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_TIMESTAMPNS, 1)
+		})
+		err = errors.Join(err, option)
 	}
 	if err != nil {
 		_ = udp.Close()

@@ -185,7 +185,8 @@ func (w *ways[A]) replace(h uint64, k Key, e *entry[A]) bool {
 }
 
 // insert puts a new entry into its set: into a free place, over one that is out
-// of date, or over the one that was not used for longest.
+// of date, over one that was not used since the hand came by, or, if all were,
+// over one that the hash picks.
 func (s *Answers[A]) insert(w *ways[A], e *entry[A]) {
 	st := &w.sets[e.hash>>8&w.mask]
 	free, outdated, unused := -1, -1, -1
