@@ -273,7 +273,10 @@ func (s *state) advance(pos record.Position, entries []record.Entry) *state {
 			t.put(e.Key, e.Value, 0, 0)
 			continue
 		}
-		t.remove(e.Key, 0)
+		// Also of a key that was never live here: a DNS server that the mesh fed
+		// may have it.
+		t.forget(e.Key, 0)
+		t.entomb(e.Key)
 		if e.Key.Kind() == record.KindService {
 			gone = append(gone, e.Key.Service())
 		}

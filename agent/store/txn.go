@@ -151,11 +151,17 @@ func (t *txn) put(key record.Key, value string, wasExpires, expires int64) {
 
 // remove replaces a live entry by a tombstone.
 func (t *txn) remove(key record.Key, wasExpires int64) {
-	if !t.forget(key, wasExpires) {
-		return
+	if t.forget(key, wasExpires) {
+		t.entomb(key)
+	}
+}
+
+// entomb leaves a tombstone for a key that is not live, in place of an older one.
+func (t *txn) entomb(key record.Key) {
+	if index, ok := t.tombOf.set(string(key), t.s.pos.Index); ok {
+		t.tombs.drop(numbered(index, key))
 	}
 	t.tombs.set(numbered(t.s.pos.Index, key), struct{}{})
-	t.tombOf.set(string(key), t.s.pos.Index)
 }
 
 // forget takes a live entry out, and reports whether there was one.
