@@ -294,17 +294,18 @@ func (s *state) advance(pos record.Position, entries []record.Entry) *state {
 // commit has the leader run a command. What is certainly not done is tried
 // again until ctx is done, as Store.execute does.
 func (c *Client) commit(ctx context.Context, cmd *command) (outcome, error) {
-	for {
+	for unknown := false; ; {
 		var o outcome
 		err := error(&NotLeaderError{Leader: c.Leader()})
 		if leader := c.Leader(); leader.HTTP != "" {
 			o, err = c.remote.write(ctx, leader, cmd)
 		}
+		unknown = unknown || errors.Is(err, ErrUnknown)
 		if err == nil || !errors.Is(err, ErrUnavailable) && (!errors.Is(err, ErrUnknown) || cmd.meta.IdempotencyKey == "") {
-			return o, err
+			return o, afterAll(err, unknown)
 		}
 		if !c.retry(ctx) {
-			return o, err
+			return o, afterAll(err, unknown)
 		}
 	}
 }

@@ -44,20 +44,30 @@ var errDeposed = errors.New("another server leads since")
 // want of a leader or because it has just changed, is tried again until ctx is
 // done; what may be done only if an idempotency key makes that safe.
 func (s *Store) execute(ctx context.Context, c *command) (outcome, error) {
-	for {
+	for unknown := false; ; {
 		o, err := s.executeOnce(ctx, c)
+		unknown = unknown || errors.Is(err, ErrUnknown)
 		again := errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUnknown) && c.meta.IdempotencyKey != ""
 		if err == nil || !again || s.fsm.failed() != nil {
-			return o, err
+			return o, afterAll(err, unknown)
 		}
 		var nl *NotLeaderError
 		if s.cfg.Forwarder == nil && errors.As(err, &nl) && nl.Leader.ID != "" && nl.Leader.ID != s.disk.dir.id {
-			return o, err
+			return o, afterAll(err, unknown)
 		}
 		if !s.pause(ctx) {
-			return o, err
+			return o, afterAll(err, unknown)
 		}
 	}
+}
+
+// afterAll is what the error of the last try says of a write. That it was not
+// done is only true of that try if the outcome of an earlier one is unknown.
+func afterAll(err error, unknown bool) error {
+	if unknown && (errors.Is(err, ErrUnavailable) || errors.Is(err, ErrDiskFull)) {
+		return fmt.Errorf("%w: an earlier try may have been done; the last one was not: %s", ErrUnknown, err.Error())
+	}
+	return err
 }
 
 // pause waits a moment, and reports false if ctx or the store ends before.
@@ -121,7 +131,11 @@ func (r *remote) write(ctx context.Context, leader Server, c *command) (outcome,
 	if err != nil {
 		return outcome{}, err
 	}
-	return decodeOutcome(p.str[3])
+	o, err := decodeOutcome(p.str[3])
+	if err != nil {
+		return outcome{}, fmt.Errorf("%w: reply of the leader at %s: %w", ErrUnknown, leader.HTTP, err)
+	}
+	return o, nil
 }
 
 // read returns a position that no write which was acknowledged before is beyond.
