@@ -20,6 +20,10 @@ func (a *Agent) RegisterEphemeral(ctx context.Context, m store.Meta, in *record.
 		in.Node = a.cfg.NodeName()
 	}
 	key, target := record.InstanceKey(in.Service, in.ID), check.Key{Service: in.Service, ID: in.ID}
+	in.Status = record.Maintenance // there must be room for any status later
+	if err := in.Validate(); err != nil {
+		return api.Vouched{}, err
+	}
 	in.Status = a.checks.first(target, w)
 	a.origin.mu.Lock()
 	_, existed := a.origin.items[key]

@@ -149,26 +149,6 @@ func (o *origin) begin(now time.Time, anew bool) (id record.OriginID, epoch uint
 	return id, st.Epoch, replaceFile(path, append(b, '\n'))
 }
 
-// replaceFile replaces a file so that a crash leaves the old or the new one.
-func replaceFile(path string, b []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // The log is frames: length and CRC-32C of the content, 4 bytes each, little
 // endian, and a delta of one item. The last frame of a key counts.
 var frameTable = crc32.MakeTable(crc32.Castagnoli)
@@ -263,6 +243,9 @@ func (o *origin) change(draft func(now int64, ow *catalog.Owner) (catalog.Item, 
 	}
 	if err != nil || !changed {
 		return it, false, err
+	}
+	if !it.Bounded() { // nobody would take it in, nor would the next start
+		return it, false, fmt.Errorf("%w: %s has %d bytes encoded; keep it to %d", record.ErrTooLarge, it.Key, len(it.Value), record.MaxEncoded)
 	}
 	if durable {
 		if err := o.save(it); err != nil {
@@ -361,10 +344,12 @@ func (a *Agent) tendOnce(now time.Time) {
 		return c.Advance(ms)
 	})
 	node := a.node()
-	_, _, _ = a.origin.change(func(now int64, ow *catalog.Owner) (catalog.Item, bool, error) { // drafting a header cannot fail
+	if _, _, err := a.origin.change(func(now int64, ow *catalog.Owner) (catalog.Item, bool, error) {
 		it, changed := ow.Describe(now, &node)
 		return it, changed, nil
-	}, false)
+	}, false); err != nil {
+		a.log.Error("this node could not be described to the others", "error", err)
+	}
 	a.tellConflicts()
 	for _, key := range append(a.origin.over(ms), a.staleReports()...) {
 		if _, err := a.origin.withdraw(key); err != nil && !errors.Is(err, catalog.ErrUnregistered) {

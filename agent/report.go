@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/fluid-sd/fluid/agent/api"
 	"github.com/fluid-sd/fluid/agent/store"
@@ -10,11 +11,16 @@ import (
 	"github.com/fluid-sd/fluid/plugin/record"
 )
 
+// maxReason is how many bytes of a reason are kept: it may be what an instance
+// answered, and a report must fit into record.MaxEncoded.
+const maxReason = 256
+
 // setStatus sets the status of an instance that is registered here, or reports
 // that of a committed instance of this node. What it says of the latter is a
 // report in gossip, bound to the instance as it is committed now: the next
 // registration starts anew.
 func (a *Agent) setStatus(service, id string, status record.Status, reason, principal string) (api.Vouched, error) {
+	reason = strings.ToValidUTF8(reason[:min(len(reason), maxReason)], "") // without a character that was cut
 	in, at, committed := a.store.State().Instance(service, id)
 	if !committed {
 		v, err := a.update(service, id, func(r *record.Instance) { r.Status = status })

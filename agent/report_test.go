@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -83,6 +84,49 @@ func TestReport(t *testing.T) {
 		nodes, err := c.Nodes(t.Context())
 		return err == nil && len(nodes) == 1 && nodes[0].Instances == 0
 	})
+}
+
+// Reasons are cut, and records that would grow too long are refused: an agent
+// that took them starts again.
+func TestReportLong(t *testing.T) {
+	cfg := testConfig(t)
+	a := start(t, cfg)
+	c := client(t, a, "")
+	leading(t, c)
+	if _, err := c.Register(t.Context(), []api.App{{AppID: "web", Target: api.Target{IP: "10.0.0.1", Node: "node1"}}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	const path = "/v1/services/"
+	body := `{"status":"critical","reason":"x` + strings.Repeat("😀", 255) + `"}`
+	if code, text := put(t, a, "PUT", path+"web/instances/10.0.0.1/status", body); code != 200 {
+		t.Errorf("a long reason: got %d %s", code, text)
+	}
+	const full = 512 // bytes of a value of metadata
+	taken, refused := 0, 0
+	for n := 440; n < 500; n++ { // with the first, about as long as a record may be
+		id := fmt.Sprintf("i%d", n)
+		meta := fmt.Sprintf(`{"ip":"10.0.0.2","meta":{"a":%q,"b":%q}}`, strings.Repeat("a", full), strings.Repeat("b", n))
+		switch code, text := put(t, a, "PUT", path+"db/instances/"+id, meta); code {
+		case 201:
+			taken++
+			if code, text := put(t, a, "PUT", path+"db/instances/"+id+"/status", `{"status":"critical"}`); code != 200 {
+				t.Errorf("%d bytes have no room for a status: got %d %s", n, code, text)
+			}
+		case 413:
+			refused++
+		default:
+			t.Fatalf("%d bytes: got %d %s", n, code, text)
+		}
+	}
+	if taken == 0 || refused == 0 {
+		t.Errorf("%d were taken, %d refused", taken, refused)
+	}
+	stop(t, a)
+	c = client(t, start(t, cfg), "")
+	leading(t, c)
+	if in := instance(t, c, "web", "10.0.0.1"); in.Status != "critical" {
+		t.Errorf("after a restart: got %+v", in)
+	}
 }
 
 // A node has the addresses that its agent tells others, and loopback only for

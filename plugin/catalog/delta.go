@@ -56,6 +56,11 @@ type Item struct {
 // size is what an item counts towards frame and origin sizes, in bytes.
 func (it *Item) size() int { return itemOverhead + len(it.Key) + len(it.Value) + len(it.Vector) }
 
+// Bounded reports whether key and value are such as members take in.
+func (it *Item) Bounded() bool {
+	return it.Key.Kind() != 0 && len(it.Key) <= maxKey && len(it.Value) <= record.MaxEncoded && (!it.Deleted || it.Value == "")
+}
+
 // itemOverhead is at least what an item's numbers and tags take.
 const itemOverhead = 48
 
@@ -90,7 +95,7 @@ func (d *Delta) check() error {
 			return bad("sequence number out of order")
 		}
 		last = it.Seq
-		if it.Key.Kind() == 0 || len(it.Key) > maxKey || len(it.Value) > record.MaxEncoded || it.Deleted && it.Value != "" {
+		if !it.Bounded() {
 			return bad("item out of bounds")
 		}
 		if _, ok := decodeVector(it.Vector); !ok {
