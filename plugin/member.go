@@ -356,7 +356,8 @@ func (e *engine) keepGossip() {
 		if h == was {
 			continue
 		}
-		if h.Compare(was) == 0 && was.Hash != 0 { // a repair: nothing was added, but something replaced
+		if h.Compare(was) == 0 && was.Hash != 0 && h.Hash != 0 { // a repair: nothing was added, but something replaced
+			e.kept[h.Origin] = h
 			e.rewrite()
 			return
 		}
