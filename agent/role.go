@@ -29,7 +29,8 @@ const roleFile = "raft-role"
 // Run starts an agent and keeps it until ctx ends, then stops it, for at most
 // patience. It returns why it could not start, what failed, or why it could not
 // stop. An agent that wants to be a server where there are enough is stopped
-// and started again as a client.
+// and started again as a client, unless it has the log of a server: what that
+// acknowledged is nothing to forget without being told to.
 func Run(ctx context.Context, cfg Config, log *slog.Logger, patience time.Duration) error {
 	for {
 		a, err := Start(ctx, cfg, log)
@@ -42,18 +43,31 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger, patience time.Durati
 			log.Info("stopping")
 		case failure = <-a.Failed():
 		}
-		full := errors.Is(failure, store.ErrFull) && cfg.Raft.Role == roleAuto
-		if full {
-			log.Info("the cluster has enough servers; going on as a client, also after a restart, until FLUID_RAFT=server", "reason", failure)
-			failure = os.WriteFile(filepath.Join(cfg.DataDirOrDefault(), roleFile), []byte(roleClient+"\n"), 0o600)
-		}
 		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-		err = errors.Join(failure, a.Stop(stopCtx))
+		err = a.Stop(stopCtx)
 		cancel()
-		if !full || err != nil || ctx.Err() != nil {
+		if err != nil || !errors.Is(failure, store.ErrFull) || cfg.Raft.Role != roleAuto {
+			return errors.Join(failure, err)
+		}
+		if err := cfg.settle(failure, log); err != nil || ctx.Err() != nil {
 			return err
 		}
 	}
+}
+
+// settle makes the data directory of an agent that stopped for want of a place
+// that of a client.
+func (c *Config) settle(full error, log *slog.Logger) error {
+	dir := c.DataDirOrDefault()
+	used, err := store.HasServerState(dir, log)
+	if err != nil {
+		return errors.Join(full, err)
+	}
+	if used {
+		return fmt.Errorf("%w, and %s is the data directory of a server that is none of them any more; wipe it with fluid-agent reset for a client, or set FLUID_RAFT=server for one server more", full, dir)
+	}
+	log.Info("the cluster has enough servers; going on as a client, also after a restart, until FLUID_RAFT=server", "reason", full)
+	return os.WriteFile(filepath.Join(dir, roleFile), []byte(roleClient+"\n"), 0o600)
 }
 
 // role decides what auto means for a data directory. A directory that holds a

@@ -54,6 +54,26 @@ func TestFullCluster(t *testing.T) {
 	}
 }
 
+// A server whose place another one took does not come back as a client by
+// itself, nor does it try for ever: it ends and says what can be done.
+func TestFullClusterForServer(t *testing.T) {
+	cfg := testConfig(t)
+	a := start(t, cfg)
+	leading(t, client(t, a, ""))
+	full := fullFront(t, a.HTTP())
+	stop(t, a)
+	cfg.Raft.JoinURL = full
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	err := agent.Run(ctx, cfg, discard(), 10*time.Second)
+	if !errors.Is(err, store.ErrFull) || !strings.Contains(err.Error(), "fluid-agent reset") {
+		t.Errorf("got %v, want ErrFull and what to do", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(cfg.DataDir, "raft-role")); len(left) > 0 {
+		t.Error("it wrote down that it is a client")
+	}
+}
+
 // The eighth agent of a cluster is its first client.
 func TestEighthAgent(t *testing.T) {
 	t.Parallel()
