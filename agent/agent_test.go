@@ -340,11 +340,28 @@ func TestReset(t *testing.T) {
 	c := client(t, a, "")
 	leading(t, c)
 	register(t, c, "web", "10.0.0.1")
+	if _, err := c.PutInstance(t.Context(), "batch", api.Target{IP: "10.0.0.2"}, nil); err != nil {
+		t.Fatal(err)
+	}
 	if err := agent.Reset(cfg.DataDir); !errors.Is(err, store.ErrLocked) {
 		t.Errorf("while running: got %v", err)
 	}
 	stop(t, a)
+	for _, name := range []string{"checks.json", "raft-role"} {
+		if err := os.WriteFile(filepath.Join(cfg.DataDir, name), []byte("{}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := agent.Reset(cfg.DataDir); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(cfg.DataDir)
+	for _, e := range left {
+		if e.Name() != "lock" && e.Name() != "audit.log" {
+			t.Errorf("reset left %s", e.Name())
+		}
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	c = client(t, start(t, cfg), "")

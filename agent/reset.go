@@ -10,9 +10,11 @@ import (
 	"github.com/fluid-sd/fluid/agent/store"
 )
 
-// Reset wipes the data directory of an agent that does not run. The agent then
-// is a new server that knows nothing. It returns a *ConfigError for a
-// directory that is none of an agent.
+// Reset wipes the data directory of an agent that does not run. The next start
+// begins under a new identity, with no state, nothing that the agent vouches
+// for or checks, and the part in consensus that the configuration says. What
+// was written down for people, such as the audit log, stays. It returns a
+// *ConfigError for a directory that is none of an agent.
 func Reset(dir string) error {
 	err := store.Reset(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -21,7 +23,7 @@ func Reset(dir string) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{addressesFile, roleFile} {
+	for _, name := range []string{addressesFile, roleFile, checksFile, itemsFile, originFile, incarnationFile} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("wipe data directory: %w", err)
 		}
