@@ -131,5 +131,5 @@ func (a *Agent) saveKeys() error {
 	if err = errors.Join(err, f.Chmod(info.Mode().Perm()), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	return renameDurably(f.Name(), path)
 }
