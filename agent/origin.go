@@ -38,11 +38,17 @@ type origin struct {
 	// milliseconds since the Unix epoch.
 	created int64
 
-	mu    sync.Mutex     // one change at a time, from draft to commit; guards what follows
-	owner *catalog.Owner // changed with the view's lock held as well
-	file  *os.File
+	mu    sync.Mutex                  // one change at a time, from draft to commit; guards what follows
+	owner *catalog.Owner              // changed with the view's lock held as well
+	file  *os.File                    // nil once closed
 	items map[record.Key]catalog.Item // live, as on disk
+	// size is how long the log is, in bytes, limit how long it may become before
+	// what is not live is left out.
+	size, limit int64
 }
+
+// maxDead is how many bytes the log may have beyond twice what was live.
+const maxDead = 1 << 20
 
 // originState is originFile.
 type originState struct {
@@ -61,7 +67,7 @@ func openOrigin(dir string, v *view, now time.Time) (*origin, error) {
 	if o.items, err = readItems(filepath.Join(dir, itemsFile)); err != nil {
 		return nil, fmt.Errorf("origin: %w", err)
 	}
-	if o.file, err = rewriteItems(filepath.Join(dir, itemsFile), o.items); err != nil {
+	if err = o.rewrite(); err != nil {
 		return nil, fmt.Errorf("origin: %w", err)
 	}
 	err = o.own(now, false)
@@ -205,16 +211,26 @@ func readItems(path string) (map[record.Key]catalog.Item, error) {
 	}
 }
 
-// rewriteItems leaves only what is live and returns the file to append to.
-func rewriteItems(path string, items map[record.Key]catalog.Item) (*os.File, error) {
+// rewrite leaves only what is live in the log.
+func (o *origin) rewrite() error {
 	var b []byte
-	for _, it := range items {
+	for _, it := range o.items {
 		b = appendFrame(b, it)
 	}
+	path := filepath.Join(o.dir, itemsFile)
 	if err := replaceFile(path, b); err != nil {
-		return nil, err
+		return err
 	}
-	return os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	if o.file != nil {
+		_ = o.file.Close() // it has no name any more
+	}
+	o.file, o.size = f, int64(len(b))
+	o.limit = 2*o.size + maxDead
+	return nil
 }
 
 // change drafts, writes and commits one change. draft runs with the catalog
@@ -255,11 +271,25 @@ func (o *origin) change(draft func(now int64, ow *catalog.Owner) (catalog.Item, 
 	return o.view.commitOwn(now, o.owner, it), true, nil
 }
 
+// save writes an item to the log. After a failure the log is written anew: a
+// frame may be there in part, or the file that is open may not be the log.
 func (o *origin) save(it catalog.Item) error {
-	_, err := o.file.Write(appendFrame(nil, it))
+	if o.file == nil {
+		return fmt.Errorf("write %s: %w", itemsFile, os.ErrClosed)
+	}
+	frame := appendFrame(nil, it)
+	if o.size+int64(len(frame)) > o.limit {
+		if err := o.rewrite(); err != nil {
+			o.limit = 0
+			return fmt.Errorf("rewrite %s: %w", itemsFile, err)
+		}
+	}
+	_, err := o.file.Write(frame)
 	if err = errors.Join(err, o.file.Sync()); err != nil {
+		o.limit = 0
 		return fmt.Errorf("write %s: %w", itemsFile, err)
 	}
+	o.size += int64(len(frame))
 	if it.Deleted {
 		delete(o.items, it.Key)
 	} else {
@@ -316,7 +346,12 @@ func (o *origin) head() (h catalog.Head) {
 func (o *origin) close() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.file.Close()
+	if o.file == nil {
+		return nil
+	}
+	err := o.file.Close()
+	o.file = nil
+	return err
 }
 
 // tend describes this node to the others, withdraws what lost or expired, and

@@ -2,7 +2,10 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -44,5 +47,64 @@ func TestOriginRefusesOversized(t *testing.T) {
 	}
 	if items := openTestOrigin(t, dir).items; len(items) != 1 {
 		t.Errorf("after a restart: got %v", items)
+	}
+}
+
+// What is written again and again does not make the log grow without end, and
+// what is left of a failed write does no harm.
+func TestOriginCompacts(t *testing.T) {
+	dir := t.TempDir()
+	o := openTestOrigin(t, dir)
+	path := filepath.Join(dir, itemsFile)
+	size := func() int64 {
+		t.Helper()
+		fi, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fi.Size()
+	}
+	for _, id := range []string{"a", "b"} {
+		if err := o.report(id, "disk"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	live := size()
+	var b []byte // as a beat a second for hours leaves
+	for o.size+int64(len(b)) < o.limit-live {
+		b = appendFrame(b, o.items[record.ReportKey("web", "a")])
+	}
+	if _, err := o.file.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	o.size += int64(len(b))
+	for i := range 10 {
+		if err := o.report("a", fmt.Sprint("disk ", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := size(); got != o.size || got > 10*live {
+		t.Errorf("the log has %d bytes, of which %d are known and about %d live", got, o.size, live)
+	}
+	if err := o.file.Close(); err != nil { // a write fails
+		t.Fatal(err)
+	}
+	if err := o.report("b", "cpu"); err == nil {
+		t.Error("a failure was not told")
+	}
+	if err := o.report("b", "net"); err != nil {
+		t.Error(err)
+	}
+	if err := o.close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.report("c", "disk"); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("closed: got %v", err)
+	}
+	items := openTestOrigin(t, dir).items
+	for id, want := range map[string]string{"a": "disk 9", "b": "net"} {
+		if rep, err := record.DecodeReport(items[record.ReportKey("web", id)].Value); err != nil || rep.Reason != want {
+			t.Errorf("%s: got %+v, %v", id, rep, err)
+		}
 	}
 }
