@@ -212,7 +212,8 @@ func (a *Agent) removeIll(key check.Key) {
 	defer pause.Stop()
 	for {
 		err := a.removeOnce(key)
-		if err == nil || !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrUnknown) {
+		again := errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrUnknown) || errors.Is(err, store.ErrPrecondition)
+		if !again {
 			if err != nil && !errors.Is(err, store.ErrNotFound) {
 				a.log.Error("could not remove an instance", "service", key.Service, "instance", key.ID, "error", err)
 			}
@@ -229,14 +230,20 @@ func (a *Agent) removeIll(key check.Key) {
 	}
 }
 
+// removeOnce removes an instance as it is registered now. One that is committed
+// on another node is not the one that was checked here.
 func (a *Agent) removeOnce(key check.Key) error {
-	if _, _, ok := a.store.State().Instance(key.Service, key.ID); !ok {
+	in, at, ok := a.store.State().Instance(key.Service, key.ID)
+	switch {
+	case !ok:
 		_, err := a.WithdrawOwn(key.Service, key.ID, "check")
 		return err
+	case in.Node != a.cfg.NodeName():
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), fenceTimeout)
 	defer cancel()
-	_, err := a.store.DeregisterInstance(ctx, store.Meta{Principal: "check:" + a.cfg.NodeName()}, key.Service, key.ID)
+	_, err := a.store.DeregisterInstance(ctx, store.Meta{Principal: "check:" + a.cfg.NodeName(), IfMatch: &at}, key.Service, key.ID)
 	return err
 }
 
