@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"net/url"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -109,7 +108,7 @@ func (f *follower) round(ctx context.Context, members []feed.Member) {
 	r := f.report(members)
 	first, asked := "", map[string]bool{}
 	var why []error
-	for ask := f.candidates(); len(ask) > 0; ask = ask[1:] {
+	for ask := append(f.candidates(), f.agent.gossiped()...); len(ask) > 0; ask = ask[1:] {
 		at := ask[0]
 		if asked[at] || ctx.Err() != nil {
 			continue
@@ -123,7 +122,7 @@ func (f *follower) round(ctx context.Context, members []feed.Member) {
 		case err != nil:
 			why = append(why, fmt.Errorf("%s: %w", at, err))
 		case !info.Server: // another client knows who the servers are
-			ask = append(ask, f.candidates()...)
+			ask = slices.Insert(ask, 1, f.candidates()...)
 		case slices.ContainsFunc(info.Servers, func(sv api.ZonedServer) bool { return sv.Leader }):
 			f.turn(at, nil)
 			return
@@ -189,8 +188,8 @@ func (f *follower) report(members []feed.Member) api.ClientReport {
 }
 
 // candidates returns whom to ask, in this order: the server that is followed,
-// the other servers that are known, by chance, so that clients spread, the
-// agent that the configuration names, and agents that gossip tells of.
+// the other servers that are known, by chance, so that clients spread, and the
+// agent that the configuration names.
 func (f *follower) candidates() []string {
 	f.mu.Lock()
 	target := f.target
@@ -209,7 +208,7 @@ func (f *follower) candidates() []string {
 	if u := f.agent.cfg.Raft.JoinURL; u != "" {
 		out = append(out, u)
 	}
-	return append(out, f.agent.gossiped()...)
+	return out
 }
 
 // turn makes a server the one to follow. A session with another one ends.
@@ -358,34 +357,4 @@ func (f *follower) adoptOnce(v *view) error {
 		return f.client.Replace(pos, slices.Values(entries), hash)
 	}
 	return f.client.Apply(at, pos, entries)
-}
-
-// trusted reports whether an address that gossip told may be used: who holds a
-// gossip key must not be able to name a cluster, or be sent the join secret. On
-// this host, or under a certificate of the operator's own authority, it can be
-// nobody else.
-func (c *Config) trusted(base string) bool {
-	u, err := url.Parse(base)
-	switch {
-	case err != nil || u.Host == "":
-		return false
-	case u.Scheme == "https":
-		return c.TLSCAFile != "" || c.Insecure
-	}
-	return u.Scheme == "http" && (c.Insecure || isLoopback(u.Host))
-}
-
-// gossiped returns the HTTP interfaces of other agents that the mesh tells of,
-// as far as they can be trusted.
-func (a *Agent) gossiped() []string {
-	var out []string
-	own := a.meshID()
-	a.view.mu.RLock()
-	defer a.view.mu.RUnlock()
-	for _, o := range a.view.cat.Origins() {
-		if n := o.Node; n.HTTP != "" && n.ID != own && a.cfg.trusted(n.HTTP) {
-			out = append(out, n.HTTP)
-		}
-	}
-	return out
 }
