@@ -76,7 +76,7 @@ model: ## check 200,000 random schedules of the catalog, 1,000 histories of Raft
 
 million: ## measure a million instances in the plugin and in the store, DNS beside its snapshots, a new member of the mesh
 	FLUID_MILLION=1 $(GO) test -v -run 'TestMillion' ./plugin
-	$(GO) test -v -run 'TestBootstrap$$' ./plugin/mesh -bootstrap.records 1000000
+	$(GO) test -v -run 'TestBootstrap$$' ./plugin/mesh -bootstrap.records 1000000 -bootstrap.steady 1m
 	FLUID_MILLION=1 $(GO) test -run '^$$' -bench 'Million' -benchtime 1x ./agent/store
 	FLUID_MILLION=1 $(GO) test -run '^$$' -bench 'SnapshotBesideDNS' -benchtime 1x ./agent/agenttest
 

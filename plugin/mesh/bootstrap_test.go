@@ -18,12 +18,16 @@ import (
 	"github.com/fluid-sd/fluid/plugin/record"
 )
 
-var bootstrapRecords = flag.Int("bootstrap.records", 40_000, "instances that a new member fetches")
+var (
+	bootstrapRecords = flag.Int("bootstrap.records", 40_000, "instances that a new member fetches")
+	bootstrapSteady  = flag.Duration("bootstrap.steady", 0, "how long to measure what the member uses after that, with nothing to do")
+)
 
 // Where the new member is a process of its own, it is told by these.
 const (
 	bootstrapJoin  = "FLUID_TEST_BOOTSTRAP_JOIN"  // whom to join, comma-separated
 	bootstrapCount = "FLUID_TEST_BOOTSTRAP_COUNT" // instances to wait for
+	bootstrapRest  = "FLUID_TEST_BOOTSTRAP_REST"  // see bootstrapSteady
 )
 
 // TestBootstrap lets a member without anything fetch a whole catalog of
@@ -45,8 +49,9 @@ func TestBootstrap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestBootstrapMember$", "-test.v", "-test.timeout=3m")
-	cmd.Env = append(os.Environ(), bootstrapJoin+"="+a.Self().Addr+","+b.Self().Addr, fmt.Sprint(bootstrapCount, "=", *bootstrapRecords))
+	cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestBootstrapMember$", "-test.v", "-test.timeout=10m")
+	cmd.Env = append(os.Environ(), bootstrapJoin+"="+a.Self().Addr+","+b.Self().Addr, fmt.Sprint(bootstrapCount, "=", *bootstrapRecords),
+		fmt.Sprint(bootstrapRest, "=", *bootstrapSteady))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -61,6 +66,10 @@ func TestBootstrap(t *testing.T) {
 	}
 	t.Logf("%d instances in %v, %v of CPU; peak resident %d MB, live heap %d MB (%d bytes each)", *bootstrapRecords,
 		took.Round(time.Millisecond), cpu.Round(time.Millisecond), peak/1000, heap/1000, heap*1000 / *bootstrapRecords)
+	if i := strings.Index(line, "steady: "); i >= 0 {
+		text, _, _ := strings.Cut(line[i:], "\n")
+		t.Log(text)
+	}
 	if took > 15*time.Second {
 		t.Errorf("took %v, want at most 15 s", took)
 	}
@@ -87,14 +96,31 @@ func TestBootstrapMember(t *testing.T) {
 	}
 	eventually(t, 120*time.Second, "the new member has everything", func() bool { return records(n) >= count })
 	took, peak := time.Since(began), resident(t)
+	cpu := processorTime(t)
+	var mem runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&mem)
+	t.Logf("bootstrap: %d ns, %d ns of CPU, peak %d kB, heap %d kB", took, cpu, peak, mem.HeapAlloc/1000)
+	rest, err := time.ParseDuration(os.Getenv(bootstrapRest))
+	if err != nil || rest == 0 {
+		return
+	}
+	was, cpu := n.Stats(), processorTime(t)
+	<-time.After(rest)
+	now := n.Stats()
+	t.Logf("steady: %.2f %% of a processor, %.0f bytes/s of frames in and %.0f out, over %v",
+		100*float64(processorTime(t)-cpu)/float64(rest),
+		float64(now.BytesIn-was.BytesIn)/rest.Seconds(), float64(now.BytesOut-was.BytesOut)/rest.Seconds(), rest)
+}
+
+// processorTime returns what this process has used so far, in nanoseconds.
+func processorTime(t *testing.T) int64 {
+	t.Helper()
 	var use syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
 		t.Fatal(err)
 	}
-	var mem runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&mem)
-	t.Logf("bootstrap: %d ns, %d ns of CPU, peak %d kB, heap %d kB", took, use.Utime.Nano()+use.Stime.Nano(), peak, mem.HeapAlloc/1000)
+	return use.Utime.Nano() + use.Stime.Nano()
 }
 
 // resident returns the process's peak resident set in kB, as the kernel states
