@@ -125,17 +125,7 @@ func (c *checks) first(key check.Key, w api.Watch) record.Status {
 func (a *Agent) statusOf(key check.Key) record.Status {
 	a.origin.mu.Lock()
 	defer a.origin.mu.Unlock()
-	if it, ok := a.origin.items[record.InstanceKey(key.Service, key.ID)]; ok {
-		if in, err := record.DecodeInstance(it.Value); err == nil {
-			return in.Status
-		}
-	}
-	if it, ok := a.origin.items[record.ReportKey(key.Service, key.ID)]; ok {
-		if rep, err := record.DecodeReport(it.Value); err == nil {
-			return rep.Status
-		}
-	}
-	return record.Passing
+	return a.origin.status(key.Service, key.ID)
 }
 
 // CanCheck implements api.Checks.
@@ -195,10 +185,7 @@ func (a *Agent) Heartbeat(service, id string) (api.Vouched, error) {
 
 // checked says in gossip what a check found. What an operator said goes first.
 func (a *Agent) checked(key check.Key, status record.Status, reason string) {
-	if now := a.statusOf(key); now == record.Draining || now == record.Maintenance {
-		return
-	}
-	_, err := a.setStatus(key.Service, key.ID, status, reason, "check")
+	_, err := a.setStatus(key.Service, key.ID, status, reason, "check", true)
 	if err != nil && !errors.Is(err, store.ErrNotFound) { // what is gone is tended to
 		a.log.Warn("what a check found could not be told", "service", key.Service, "instance", key.ID, "status", status.String(), "error", err)
 	}

@@ -7,11 +7,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/fluid-sd/fluid/agent/api"
 	"github.com/fluid-sd/fluid/agent/store"
+	"github.com/fluid-sd/fluid/plugin/record"
 )
 
 // patient is a server whose health a test decides.
@@ -172,6 +174,37 @@ func TestRemoveOfAnother(t *testing.T) {
 		s, err := c.Service(t.Context(), "web", api.Filter{})
 		if err != nil || (len(s.Instances) == 1) != (node == "node2") {
 			t.Errorf("%s: got %+v, %v", node, s.Instances, err)
+		}
+	}
+}
+
+// What an operator says while a check finds something else stays.
+func TestOperatorGoesFirst(t *testing.T) {
+	a := start(t, testConfig(t))
+	c := client(t, a, "")
+	leading(t, c)
+	if _, err := c.Register(t.Context(), []api.App{{AppID: "web", Target: api.Target{IP: "10.0.0.5", Node: "node1"}}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if code, text := put(t, a, "PUT", "/v1/services/db/instances/10.0.0.5", `{"ip":"10.0.0.5"}`); code != 201 {
+		t.Fatalf("got %d %s", code, text)
+	}
+	set := func(service, status string) {
+		if _, err := a.EditOwn(api.Edit{Service: service, ID: "10.0.0.5", Status: status}); err != nil {
+			t.Errorf("%s: %v", service, err)
+		}
+	}
+	for _, service := range []string{"web", "db"} {
+		for i := range 50 {
+			found := []record.Status{record.Critical, record.Passing}[i%2]
+			set(service, []string{"warning", "critical"}[i/2%2])
+			var both sync.WaitGroup
+			both.Go(func() { set(service, "maintenance") })
+			both.Go(func() { a.Checked(service, "10.0.0.5", found) })
+			both.Wait()
+			if in := instance(t, c, service, "10.0.0.5"); in.Status != "maintenance" {
+				t.Fatalf("%s, round %d: a check that found %s made it %s", service, i, found, in.Status)
+			}
 		}
 	}
 }

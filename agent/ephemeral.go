@@ -63,7 +63,7 @@ func (a *Agent) EditOwn(e api.Edit) (api.Vouched, error) {
 		if ok && status == record.Passing {
 			status, e.Reason = found, why
 		}
-		return a.setStatus(e.Service, e.ID, status, e.Reason, e.Principal)
+		return a.setStatus(e.Service, e.ID, status, e.Reason, e.Principal, false)
 	}
 	return a.update(e.Service, e.ID, func(r *record.Instance) {
 		if e.Weight != nil {

@@ -1,6 +1,14 @@
 package agent
 
-import "github.com/fluid-sd/fluid/agent/check"
+import (
+	"github.com/fluid-sd/fluid/agent/check"
+	"github.com/fluid-sd/fluid/plugin/record"
+)
+
+// Checked does what follows when a check found another status.
+func (a *Agent) Checked(service, id string, status record.Status) {
+	a.checked(check.Key{Service: service, ID: id}, status, "found")
+}
 
 // RemoveOnce does what follows when an instance was critical for too long.
 func (a *Agent) RemoveOnce(service, id string) error {

@@ -18,13 +18,18 @@ const maxReason = 256
 // setStatus sets the status of an instance that is registered here, or reports
 // that of a committed instance of this node. What it says of the latter is a
 // report in gossip, bound to the instance as it is committed now: the next
-// registration starts anew.
-func (a *Agent) setStatus(service, id string, status record.Status, reason, principal string) (api.Vouched, error) {
+// registration starts anew. With yield it leaves what an operator said.
+func (a *Agent) setStatus(service, id string, status record.Status, reason, principal string, yield bool) (api.Vouched, error) {
 	reason = strings.ToValidUTF8(reason[:min(len(reason), maxReason)], "") // without a character that was cut
 	in, at, committed := a.store.State().Instance(service, id)
+	yielded := false
 	if !committed {
-		v, err := a.update(service, id, func(r *record.Instance) { r.Status = status })
-		if err == nil {
+		v, err := a.update(service, id, func(r *record.Instance) {
+			if yielded = yield && byOperator(r.Status); !yielded {
+				r.Status = status
+			}
+		})
+		if err == nil && !yielded {
 			a.log.Info("status set", "service", service, "instance", id, "status", status.String(), "reason", reason, "principal", principal)
 		}
 		return v, err
@@ -32,27 +37,47 @@ func (a *Agent) setStatus(service, id string, status record.Status, reason, prin
 	if err := a.reportable(&in); err != nil {
 		return api.Vouched{}, err
 	}
-	var it catalog.Item
-	var err error
-	if status == record.Passing { // what it is without a report
-		it, err = a.origin.withdraw(record.ReportKey(service, id))
-		if errors.Is(err, catalog.ErrUnregistered) {
-			err = nil
+	rep := record.Report{Service: service, ID: id, Position: a.store.State().Position(), Status: status, Reason: reason}
+	rep.Position.Index = at
+	it, _, err := a.origin.change(func(now int64, ow *catalog.Owner) (it catalog.Item, changed bool, err error) {
+		if yielded = yield && byOperator(a.origin.status(service, id)); yielded {
+			return it, false, nil
 		}
-	} else {
-		rep := record.Report{Service: service, ID: id, Position: a.store.State().Position(), Status: status, Reason: reason}
-		rep.Position.Index = at
-		it, _, err = a.origin.change(func(now int64, ow *catalog.Owner) (catalog.Item, bool, error) {
-			it, changed := ow.Report(now, &rep)
+		if status != record.Passing {
+			it, changed = ow.Report(now, &rep)
 			return it, changed, nil
-		}, true)
-	}
+		}
+		it, err = ow.Withdraw(now, record.ReportKey(service, id)) // it is passing without a report
+		if errors.Is(err, catalog.ErrUnregistered) {
+			return it, false, nil
+		}
+		return it, err == nil, err
+	}, true)
 	v, err := a.vouch(service, id, it, err)
-	if err == nil {
-		v.Class = record.ClassCritical.String()
+	v.Class = record.ClassCritical.String()
+	if err == nil && !yielded {
 		a.log.Info("status reported", "service", service, "instance", id, "status", status.String(), "reason", reason, "principal", principal)
 	}
 	return v, err
+}
+
+// byOperator reports whether only an operator gives a status.
+func byOperator(s record.Status) bool { return s == record.Draining || s == record.Maintenance }
+
+// status returns the status that the origin says an instance has. It is called
+// with mu held.
+func (o *origin) status(service, id string) record.Status {
+	if it, ok := o.items[record.InstanceKey(service, id)]; ok {
+		if in, err := record.DecodeInstance(it.Value); err == nil {
+			return in.Status
+		}
+	}
+	if it, ok := o.items[record.ReportKey(service, id)]; ok {
+		if rep, err := record.DecodeReport(it.Value); err == nil {
+			return rep.Status
+		}
+	}
+	return record.Passing
 }
 
 // errElsewhere is wrapped where the agent of another node can do it.
