@@ -26,6 +26,10 @@ const (
 	// clientSilence is after how long without a report a client counts as gone:
 	// nobody vouches for its DNS members then. It reports each second.
 	clientSilence = 4 * time.Second
+	// maxReported bounds the DNS members of a client. Its socket takes fewer.
+	maxReported = 256
+	// fullPause is how often it is said that clients have no room here.
+	fullPause = time.Minute
 )
 
 // clients is what this server knows of the clients that report to it.
@@ -33,6 +37,7 @@ type clients struct {
 	mu      sync.Mutex // guards what follows
 	byID    map[string]reported
 	changed chan struct{}
+	said    time.Time // when it was last said that there is no room
 }
 
 // reported is the last word of a client.
@@ -46,24 +51,49 @@ func newClients() *clients {
 	return &clients{byID: map[string]reported{}, changed: make(chan struct{})}
 }
 
-// put takes in a report, and forgets those who have been silent for an hour.
-func (c *clients) put(r reported) {
+// put takes in a report, and forgets those who have been silent for an hour, or
+// for the longest time if there is no room. It reports whether to say that there
+// is none, since all others are there.
+func (c *clients) put(r reported) (full bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	longest := r
 	for id, o := range c.byID {
 		if r.at.Sub(o.at) > time.Hour {
 			delete(c.byID, id)
+		} else if o.at.Before(longest.at) {
+			longest = o
 		}
 	}
 	old, ok := c.byID[r.id]
 	if !ok && len(c.byID) >= maxFollowers {
-		return
+		if r.at.Sub(longest.at) < clientSilence {
+			if full = r.at.Sub(c.said) >= fullPause; full {
+				c.said = r.at
+			}
+			return full
+		}
+		delete(c.byID, longest.id)
 	}
 	c.byID[r.id] = r
 	if !ok || !slices.EqualFunc(old.members, r.members, sameMember) {
 		close(c.changed)
 		c.changed = make(chan struct{})
 	}
+	return false
+}
+
+// firstSilence returns when the first of the clients turns silent that have
+// connected DNS members before pos; zero if none has.
+func firstSilence(list []reported, pos record.Position) (at time.Time) {
+	for _, r := range list {
+		end := r.at.Add(clientSilence)
+		behind := slices.ContainsFunc(r.members, func(m feed.Member) bool { return m.Connected && m.Applied.Before(pos) })
+		if behind && (at.IsZero() || end.Before(at)) {
+			at = end
+		}
+	}
+	return at
 }
 
 func sameMember(a, b feed.Member) bool {
@@ -97,6 +127,9 @@ func (a *Agent) report(in api.ClientReport) (api.ClusterInfo, error) {
 	if in.ID == "" || len(in.ID) > maxClientID {
 		return api.ClusterInfo{}, fmt.Errorf("%w: report: id has %d bytes; use 1 to %d", api.ErrInvalid, len(in.ID), maxClientID)
 	}
+	if len(in.Members) > maxReported {
+		return api.ClusterInfo{}, fmt.Errorf("%w: report: %d DNS members; at most %d can be at one client", api.ErrInvalid, len(in.Members), maxReported)
+	}
 	r := reported{id: in.ID, name: in.Name, zone: in.Zone, at: time.Now()}
 	for _, m := range in.Members {
 		pos, err := record.ParsePosition(m.Applied)
@@ -109,8 +142,8 @@ func (a *Agent) report(in api.ClientReport) (api.ClusterInfo, error) {
 		}
 		r.members = append(r.members, feed.Member{ID: m.ID, Name: m.Name, Applied: pos, Connected: m.Connected, ClientTTL: ttl})
 	}
-	if !a.isClient() {
-		a.clients.put(r)
+	if !a.isClient() && a.clients.put(r) {
+		a.log.Warn("more clients report than are kept; DNS members of the rest count as unreachable", "kept", maxFollowers, "client", r.name)
 	}
 	s := a.store.Status()
 	out := api.ClusterInfo{

@@ -10,6 +10,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -160,6 +161,8 @@ func TestReportIsChecked(t *testing.T) {
 		"long id":     func(r *api.ClientReport) { r.ID = strings.Repeat("x", 65) },
 		"no position": func(r *api.ClientReport) { r.Members[0].Applied = "far" },
 		"no TTL":      func(r *api.ClientReport) { r.Members[0].ClientTTL = "" },
+		"too many":    func(r *api.ClientReport) { r.Members = slices.Repeat(r.Members, 257) },
+		"too long":    func(r *api.ClientReport) { r.Name = strings.Repeat("x", 128<<10) },
 	} {
 		r := api.ClientReport{ID: "x", Name: "node2", Members: []api.ReportedMember{member}}
 		edit(&r)

@@ -134,6 +134,10 @@ func (a *Agent) local(ctx context.Context, pos record.Position) api.Applied {
 		for _, c := range clients {
 			members = append(members, c.members...)
 		}
+		var silent <-chan time.Time // when a client turns silent that is waited for
+		if at := firstSilence(clients, pos); !at.IsZero() {
+			silent = time.After(time.Until(at))
+		}
 		out := api.Applied{Members: make([]api.AppliedMember, len(members))}
 		waiting := false
 		for i, m := range members {
@@ -149,6 +153,7 @@ func (a *Agent) local(ctx context.Context, pos record.Position) api.Applied {
 		select {
 		case <-changed:
 		case <-more:
+		case <-silent:
 		case <-a.stopping:
 			return out
 		case <-ctx.Done():

@@ -27,8 +27,8 @@ const followProtocol = "fluid-feed"
 // ErrNotServer is returned for what only a server can be asked.
 var ErrNotServer = errors.New("this agent is a client")
 
-// maxReport bounds a ClientReport: some thousand DNS members.
-const maxReport = 1 << 20
+// maxReport bounds a ClientReport: a few hundred DNS members.
+const maxReport = 128 << 10
 
 // ClientReport is what a client tells the server that it follows.
 type ClientReport struct {
