@@ -193,22 +193,22 @@ func (a *Agent) checked(key check.Key, status record.Status, reason string) {
 
 // removeIll removes an instance that was critical for as long as its checks
 // allow.
-func (a *Agent) removeIll(key check.Key) {
+func (a *Agent) removeIll(ctx context.Context, key check.Key) {
 	a.log.Info("removing an instance that was critical for too long", "service", key.Service, "instance", key.ID)
 	pause := time.NewTicker(removePause)
 	defer pause.Stop()
 	for {
-		err := a.removeOnce(key)
+		err := a.removeOnce(ctx, key)
 		again := errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrUnknown) || errors.Is(err, store.ErrPrecondition)
 		if !again {
-			if err != nil && !errors.Is(err, store.ErrNotFound) {
+			if err != nil && !errors.Is(err, store.ErrNotFound) && ctx.Err() == nil {
 				a.log.Error("could not remove an instance", "service", key.Service, "instance", key.ID, "error", err)
 			}
 			return
 		}
 		select {
 		case <-pause.C:
-		case <-a.stopping:
+		case <-ctx.Done():
 			return
 		}
 		if status, _, ok := a.checks.runner.Status(key); !ok || status != record.Critical {
@@ -219,7 +219,7 @@ func (a *Agent) removeIll(key check.Key) {
 
 // removeOnce removes an instance as it is registered now. One that is committed
 // on another node is not the one that was checked here.
-func (a *Agent) removeOnce(key check.Key) error {
+func (a *Agent) removeOnce(ctx context.Context, key check.Key) error {
 	in, at, ok := a.store.State().Instance(key.Service, key.ID)
 	switch {
 	case !ok:
@@ -228,7 +228,7 @@ func (a *Agent) removeOnce(key check.Key) error {
 	case in.Node != a.cfg.NodeName():
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), fenceTimeout)
+	ctx, cancel := context.WithTimeout(ctx, fenceTimeout)
 	defer cancel()
 	_, err := a.store.DeregisterInstance(ctx, store.Meta{Principal: "check:" + a.cfg.NodeName(), IfMatch: &at}, key.Service, key.ID)
 	return err

@@ -168,7 +168,7 @@ func TestRemoveOfAnother(t *testing.T) {
 		if _, err := c.Register(t.Context(), []api.App{{AppID: "web", Target: api.Target{ID: "web-1", IP: "10.0.0.5", Node: node}}}, nil); err != nil {
 			t.Fatal(err)
 		}
-		if err := a.RemoveOnce("web", "web-1"); err != nil {
+		if err := a.RemoveOnce(t.Context(), "web", "web-1"); err != nil {
 			t.Errorf("%s: %v", node, err)
 		}
 		s, err := c.Service(t.Context(), "web", api.Filter{})

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"context"
+
 	"github.com/fluid-sd/fluid/agent/check"
 	"github.com/fluid-sd/fluid/plugin/record"
 )
@@ -11,6 +13,6 @@ func (a *Agent) Checked(service, id string, status record.Status) {
 }
 
 // RemoveOnce does what follows when an instance was critical for too long.
-func (a *Agent) RemoveOnce(service, id string) error {
-	return a.removeOnce(check.Key{Service: service, ID: id})
+func (a *Agent) RemoveOnce(ctx context.Context, service, id string) error {
+	return a.removeOnce(ctx, check.Key{Service: service, ID: id})
 }

@@ -4,5 +4,6 @@
 // caller's.
 //
 // A Runner may be used from any number of goroutines. Its callbacks come from
-// goroutines of its own, one at a time for each instance.
+// goroutines of its own: reports one at a time for each instance, a removal
+// beside them.
 package check

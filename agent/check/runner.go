@@ -13,13 +13,15 @@ import (
 // Key names an instance.
 type Key struct{ Service, ID string }
 
-// Config says what becomes of results. The callbacks may take as long as a
-// write to disk; they must not call the Runner.
+// Config says what becomes of results.
 type Config struct {
-	// Report is told the status of an instance when it changes, and the reason.
+	// Report is told the status of an instance when it changes, and the reason:
+	// once at a time for each instance, and never after its checks ended. It may
+	// take as long as a write to disk; it must not call the Runner.
 	Report func(Key, record.Status, string)
-	// Remove is told of an instance that was critical for too long.
-	Remove func(Key)
+	// Remove is told of an instance that was critical for too long, beside
+	// reports on it. ctx ends with the checks. It may call Status.
+	Remove func(ctx context.Context, key Key)
 	// Probe asks an instance how it is; nil: over the network. It returns when
 	// ctx ends.
 	Probe func(ctx context.Context, s *Spec) (record.Status, string)
@@ -56,7 +58,6 @@ type target struct {
 	told   record.Status
 	reason string
 	doomed *time.Timer // removes it; nil unless it is critical
-	ended  bool
 }
 
 // state is what one check has found.
@@ -69,7 +70,7 @@ type state struct {
 
 // Put replaces the checks of an instance. now is the status it is known to
 // have; it stays until a check says otherwise. The same checks again go on as
-// they are. No specs end the checks.
+// they are. No specs end the checks. It waits for a report under way.
 func (r *Runner) Put(key Key, specs []Spec, now record.Status) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -78,7 +79,7 @@ func (r *Runner) Put(key Key, specs []Spec, now record.Status) {
 		return
 	}
 	if old != nil {
-		old.stop()
+		old.end()
 		delete(r.targets, key)
 	}
 	if len(specs) == 0 || r.closed {
@@ -132,17 +133,6 @@ func (r *Runner) Same(key Key, specs []Spec) bool {
 	return t != nil && slices.Equal(t.specs, specs)
 }
 
-// Keys returns the instances that have checks.
-func (r *Runner) Keys() []Key {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	out := make([]Key, 0, len(r.targets))
-	for k := range r.targets {
-		out = append(out, k)
-	}
-	return out
-}
-
 // Heartbeat renews the TTL checks of an instance, and reports whether it has
 // any. What changes is reported before it returns.
 func (r *Runner) Heartbeat(key Key) bool {
@@ -174,7 +164,7 @@ func (r *Runner) Close() {
 	r.mu.Lock()
 	r.closed = true
 	for _, t := range r.targets {
-		t.stop()
+		t.end()
 	}
 	clear(r.targets)
 	r.mu.Unlock()
@@ -186,7 +176,6 @@ func (r *Runner) probes(t *target, i int) {
 	ctx, s := t.ctx, &t.specs[i]
 	tick := time.NewTicker(s.Interval)
 	defer tick.Stop()
-	defer t.undoom()
 	for {
 		status, reason := r.probe(ctx, s)
 		if ctx.Err() != nil {
@@ -218,7 +207,6 @@ func (r *Runner) listen(t *target, i int) {
 	ttl := t.specs[i].TTL
 	timer := time.NewTimer(ttl)
 	defer timer.Stop()
-	defer t.undoom()
 	for {
 		select {
 		case done := <-t.beats[i]:
@@ -233,11 +221,12 @@ func (r *Runner) listen(t *target, i int) {
 	}
 }
 
-// undoom stops the removal of a target whose checks ended.
-func (t *target) undoom() {
+// end ends the checks of a target, once a report under way is through. It is
+// called with the Runner's mu held.
+func (t *target) end() {
+	t.stop()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.ended = true
 	if t.doomed != nil {
 		t.doomed.Stop()
 		t.doomed = nil
@@ -248,7 +237,7 @@ func (t *target) undoom() {
 func (r *Runner) result(t *target, i int, status record.Status, reason string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.ended {
+	if t.ctx.Err() != nil {
 		return
 	}
 	s, spec := &t.states[i], &t.specs[i]
@@ -291,13 +280,24 @@ func (r *Runner) doom(t *target, status record.Status) {
 		t.doomed.Stop()
 		t.doomed = nil
 	case status == record.Critical && t.doomed == nil && after != 0:
-		t.doomed = time.AfterFunc(after, func() {
-			t.mu.Lock()
-			due := !t.ended && t.doomed != nil
-			t.mu.Unlock()
-			if due {
-				r.cfg.Remove(t.key)
-			}
-		})
+		t.doomed = time.AfterFunc(after, func() { r.remove(t) })
+	}
+}
+
+// remove tells of a target that was critical for too long.
+func (r *Runner) remove(t *target) {
+	r.mu.Lock()
+	if t.ctx.Err() != nil { // as it is when Close waits
+		r.mu.Unlock()
+		return
+	}
+	r.wg.Add(1)
+	r.mu.Unlock()
+	defer r.wg.Done()
+	t.mu.Lock()
+	due := t.doomed != nil
+	t.mu.Unlock()
+	if due {
+		r.cfg.Remove(t.ctx, t.key)
 	}
 }

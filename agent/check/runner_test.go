@@ -42,7 +42,7 @@ func newRunner(t *testing.T, status func() record.Status) (*Runner, *told) {
 	c := &told{start: time.Now()}
 	r := New(Config{
 		Report: func(k Key, s record.Status, reason string) { c.add("%s %s: %s", k.ID, s, reason) },
-		Remove: func(k Key) { c.add("remove %s", k.ID) },
+		Remove: func(_ context.Context, k Key) { c.add("remove %s", k.ID) },
 		Probe: func(context.Context, *Spec) (record.Status, string) {
 			s := status()
 			return s, "probed " + s.String()
@@ -120,6 +120,56 @@ func TestProbes(t *testing.T) {
 		set(record.Critical)
 		pass(10 * time.Second)
 		c.want(t, "12s a critical: probed critical", "14.5s remove a")
+	})
+}
+
+// Close waits for a removal under way, which is told to end.
+func TestCloseWaitsForRemoval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, end := range map[string]func(*Runner){
+			"close":   (*Runner).Close,
+			"no more": func(r *Runner) { r.Put(web, nil, record.Passing); r.Close() },
+		} {
+			c := &told{start: time.Now()}
+			r := New(Config{
+				Report: func(Key, record.Status, string) {},
+				Remove: func(ctx context.Context, _ Key) {
+					<-ctx.Done()
+					<-time.After(time.Second)
+					c.add("given up")
+				},
+			})
+			r.Put(web, specs(Spec{TTL: time.Second, DeregisterAfter: time.Second}), record.Passing)
+			pass(5 * time.Second)
+			end(r)
+			t.Log(name)
+			c.want(t, "6s given up")
+		}
+	})
+}
+
+// Nothing is reported of checks that were replaced.
+func TestReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &told{start: time.Now()}
+		busy := make(chan struct{})
+		r := New(Config{
+			Report: func(_ Key, s record.Status, reason string) { c.add("%s", reason) },
+			Probe: func(_ context.Context, s *Spec) (record.Status, string) {
+				if s.TCP == "old" {
+					<-busy // however long after it is not wanted any more
+				}
+				return record.Critical, s.TCP
+			},
+		})
+		t.Cleanup(r.Close)
+		r.Put(web, specs(Spec{TCP: "old"}), record.Passing)
+		synctest.Wait()
+		r.Put(web, specs(Spec{TCP: "new"}), record.Passing)
+		synctest.Wait()
+		close(busy)
+		synctest.Wait()
+		c.want(t, "0s new")
 	})
 }
 
