@@ -224,6 +224,9 @@ func (a *Agent) removeOnce(ctx context.Context, key check.Key) error {
 	switch {
 	case !ok:
 		_, err := a.WithdrawOwn(key.Service, key.ID, "check")
+		if errors.Is(err, store.ErrNotFound) && !a.knowsCommitted() {
+			return fmt.Errorf("%w: what is committed is not known yet", store.ErrUnavailable)
+		}
 		return err
 	case in.Node != a.cfg.NodeName():
 		return nil
@@ -234,16 +237,24 @@ func (a *Agent) removeOnce(ctx context.Context, key check.Key) error {
 	return err
 }
 
+// knowsCommitted reports whether an instance that is not committed as far as
+// this agent knows is not: after a start it may know little, until it hears of
+// a leader.
+func (a *Agent) knowsCommitted() bool {
+	return !a.store.LastContact().IsZero() && a.store.State().Initialized()
+}
+
 // tendChecks ends the checks of instances that are gone, and says again of
 // those that were committed anew what their checks found.
 func (a *Agent) tendChecks(now time.Time) {
-	st := a.store.State()
+	known, st := a.knowsCommitted(), a.store.State()
 	for _, key := range a.checks.keys() {
 		in, _, committed := st.Instance(key.Service, key.ID)
 		a.origin.mu.Lock()
 		_, own := a.origin.items[record.InstanceKey(key.Service, key.ID)]
 		a.origin.mu.Unlock()
-		if !a.checks.gone(key, own || committed && in.Node == a.cfg.NodeName(), now) {
+		there := own || committed && in.Node == a.cfg.NodeName() || !known
+		if !a.checks.gone(key, there, now) {
 			if a.statusOf(key) == record.Passing {
 				a.recheck(key, record.Passing)
 			}

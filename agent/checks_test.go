@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -207,5 +209,29 @@ func TestOperatorGoesFirst(t *testing.T) {
 				t.Fatalf("%s, round %d: a check that found %s made it %s", service, i, found, in.Status)
 			}
 		}
+	}
+}
+
+// An agent that does not know yet what is committed keeps what it is to check.
+func TestChecksWithoutCluster(t *testing.T) {
+	cfg, no := testConfig(t), false
+	cfg.Raft.Bootstrap = &no
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(cfg.DataDir, "checks.json")
+	if err := os.WriteFile(path, []byte(`{"web/10.0.0.5":{"checks":[{"ttl":3600000000000,"successes":1,"failures":1}]}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := start(t, cfg)
+	now := time.Now()
+	for i := range 3 {
+		a.TendChecks(now.Add(time.Duration(i) * time.Minute))
+	}
+	if b, err := os.ReadFile(path); err != nil || !strings.Contains(string(b), "10.0.0.5") {
+		t.Errorf("got %s, %v", b, err)
+	}
+	if err := a.RemoveOnce(t.Context(), "web", "10.0.0.5"); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("removal: got %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"time"
 
 	"github.com/fluid-sd/fluid/agent/check"
 	"github.com/fluid-sd/fluid/plugin/record"
@@ -16,3 +17,6 @@ func (a *Agent) Checked(service, id string, status record.Status) {
 func (a *Agent) RemoveOnce(ctx context.Context, service, id string) error {
 	return a.removeOnce(ctx, check.Key{Service: service, ID: id})
 }
+
+// TendChecks does what is done each second.
+func (a *Agent) TendChecks(now time.Time) { a.tendChecks(now) }
