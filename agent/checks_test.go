@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/fluid-sd/fluid/agent/api"
 	"github.com/fluid-sd/fluid/agent/store"
