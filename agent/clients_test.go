@@ -28,7 +28,7 @@ func TestEverywhereClientTurnsSilent(t *testing.T) {
 		a.clients.put(reported{id: "done", at: begin.Add(-time.Second), members: []feed.Member{{ID: "d1", Connected: true, Applied: pos}}})
 		a.clients.put(reported{id: "behind", at: begin, members: []feed.Member{{ID: "d2", Connected: true}}})
 		go func() { // it reports once more, and nothing new
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 			a.clients.put(reported{id: "behind", at: time.Now(), members: []feed.Member{{ID: "d2", Connected: true}}})
 		}()
 		got := a.local(t.Context(), pos)
