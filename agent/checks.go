@@ -94,21 +94,35 @@ func (c *checks) save() error {
 	return replaceFile(c.path, append(b, '\n'))
 }
 
-// put replaces what is checked of an instance that has a status now.
-func (c *checks) put(key check.Key, w api.Watch, now record.Status) error {
+// watched is what is to be checked of an instance that has a status now.
+type watched struct {
+	key   check.Key
+	watch api.Watch
+	now   record.Status
+}
+
+// put replaces what is checked of instances, and saves that once.
+func (c *checks) put(list ...watched) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	old, had := c.kept[key]
-	if w.IsZero() && !had {
-		return nil
+	changed := false
+	for _, w := range list {
+		old, had := c.kept[w.key]
+		if w.watch.IsZero() && !had {
+			continue
+		}
+		delete(c.missing, w.key)
+		c.runner.Put(w.key, w.watch.Checks, w.now)
+		if had && old.Equal(w.watch) {
+			continue
+		}
+		changed = true
+		if c.kept[w.key] = w.watch; w.watch.IsZero() {
+			delete(c.kept, w.key)
+		}
 	}
-	delete(c.missing, key)
-	c.runner.Put(key, w.Checks, now)
-	if had && old.Equal(w) {
+	if !changed {
 		return nil
-	}
-	if c.kept[key] = w; w.IsZero() {
-		delete(c.kept, key)
 	}
 	return c.save()
 }
@@ -139,20 +153,26 @@ func (a *Agent) CanCheck(node string) error {
 }
 
 // Watch implements api.Checks.
-func (a *Agent) Watch(service, id string, w api.Watch) error {
-	key := check.Key{Service: service, ID: id}
-	first := a.checks.first(key, w)
-	_, _, had := a.checks.runner.Status(key)
-	if first != record.Passing { // said before anything is probed, so that what is found comes after it
-		a.checked(key, first, "not checked yet")
+func (a *Agent) Watch(instances []record.Instance, watches []api.Watch) error {
+	list, had := make([]watched, len(instances)), make([]bool, len(instances))
+	for i := range list {
+		w := watched{key: check.Key{Service: instances[i].Service, ID: instances[i].ID}, watch: watches[i]}
+		w.now = a.checks.first(w.key, w.watch)
+		_, _, had[i] = a.checks.runner.Status(w.key)
+		if w.now != record.Passing { // said before anything is probed, so that what is found comes after it
+			a.checked(w.key, w.now, "not checked yet")
+		}
+		list[i] = w
 	}
-	if err := a.checks.put(key, w, first); err != nil {
+	if err := a.checks.put(list...); err != nil {
 		return fmt.Errorf("checks: %w", err)
 	}
-	if had && w.IsZero() { // nobody else takes back what they found
-		a.checked(key, record.Passing, "not checked any more")
+	for i, w := range list {
+		if had[i] && w.watch.IsZero() { // nobody else takes back what they found
+			a.checked(w.key, record.Passing, "not checked any more")
+		}
+		a.recheck(w.key, w.now)
 	}
-	a.recheck(key, first)
 	return nil
 }
 
@@ -248,21 +268,21 @@ func (a *Agent) knowsCommitted() bool {
 // those that were committed anew what their checks found.
 func (a *Agent) tendChecks(now time.Time) {
 	known, st := a.knowsCommitted(), a.store.State()
+	var ended []watched
 	for _, key := range a.checks.keys() {
 		in, _, committed := st.Instance(key.Service, key.ID)
 		a.origin.mu.Lock()
 		_, own := a.origin.items[record.InstanceKey(key.Service, key.ID)]
 		a.origin.mu.Unlock()
 		there := own || committed && in.Node == a.cfg.NodeName() || !known
-		if !a.checks.gone(key, there, now) {
-			if a.statusOf(key) == record.Passing {
-				a.recheck(key, record.Passing)
-			}
-			continue
+		if a.checks.gone(key, there, now) {
+			ended = append(ended, watched{key: key})
+		} else if a.statusOf(key) == record.Passing {
+			a.recheck(key, record.Passing)
 		}
-		if err := a.checks.put(key, api.Watch{}, record.Passing); err != nil {
-			a.log.Error("could not write down that checks ended", "service", key.Service, "instance", key.ID, "error", err)
-		}
+	}
+	if err := a.checks.put(ended...); err != nil {
+		a.log.Error("could not write down that checks ended", "instances", len(ended), "error", err)
 	}
 }
 

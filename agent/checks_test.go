@@ -213,6 +213,40 @@ func TestOperatorGoesFirst(t *testing.T) {
 	}
 }
 
+// A batch with checks is written down, and ended, as a whole.
+func TestChecksOfBatch(t *testing.T) {
+	cfg := testConfig(t)
+	a := start(t, cfg)
+	c := client(t, a, "")
+	leading(t, c)
+	batch := func(checks ...api.Check) {
+		t.Helper()
+		apps := make([]api.App, 200)
+		for i := range apps {
+			apps[i] = api.App{AppID: "web", Target: api.Target{IP: fmt.Sprintf("10.0.0.%d", i), Node: "node1", Checks: checks}}
+		}
+		if _, err := c.Register(t.Context(), apps, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := func() int {
+		t.Helper()
+		b, err := os.ReadFile(filepath.Join(cfg.DataDir, "checks.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(b), "web/10.0.0.")
+	}
+	batch(api.Check{TTL: "1h"})
+	if n := kept(); n != 200 {
+		t.Errorf("%d are kept", n)
+	}
+	batch()
+	if n := kept(); n != 0 {
+		t.Errorf("%d are kept of checks that ended", n)
+	}
+}
+
 // An agent that does not know yet what is committed keeps what it is to check.
 func TestChecksWithoutCluster(t *testing.T) {
 	cfg, no := testConfig(t), false

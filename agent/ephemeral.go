@@ -42,7 +42,7 @@ func (a *Agent) RegisterEphemeral(ctx context.Context, m store.Meta, in *record.
 		it, changed, err = a.origin.register(in)
 	}
 	if err == nil {
-		if err = a.checks.put(target, w, in.Status); err == nil {
+		if err = a.checks.put(watched{target, w, in.Status}); err == nil {
 			a.recheck(target, in.Status)
 		}
 	}

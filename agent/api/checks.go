@@ -18,9 +18,9 @@ type Checks interface {
 	// CanCheck says why this agent cannot check instances on a node: a
 	// *record.FieldError, or store.ErrConflict.
 	CanCheck(node string) error
-	// Watch replaces what is watched of a committed instance; the zero Watch
-	// ends it.
-	Watch(service, id string, w Watch) error
+	// Watch replaces what is watched of committed instances, of each by the
+	// watch in its place; the zero Watch ends it.
+	Watch(instances []record.Instance, watches []Watch) error
 	// Heartbeat renews the TTL checks of an instance of this agent, and its
 	// lifetime if it was registered with one.
 	Heartbeat(service, id string) (Vouched, error)
@@ -113,12 +113,8 @@ func (s *server) watchAll(instances []record.Instance, watches []Watch) error {
 	if s.Checks == nil {
 		return nil
 	}
-	for i := range instances {
-		w := watches[i]
-		w.Lifetime = 0 // the leader sees to it
-		if err := s.Checks.Watch(instances[i].Service, instances[i].ID, w); err != nil {
-			return err
-		}
+	for i := range watches {
+		watches[i].Lifetime = 0 // the leader sees to it
 	}
-	return nil
+	return s.Checks.Watch(instances, watches)
 }
