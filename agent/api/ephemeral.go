@@ -87,7 +87,7 @@ func (in *AckParams) Resolve(huma.Context) []error {
 // StatusBody is the body of PUT …/status.
 type StatusBody struct {
 	Status string `json:"status" enum:"passing,warning,critical,draining,maintenance"`
-	Reason string `json:"reason,omitempty" maxLength:"256" doc:"For those who look later."`
+	Reason string `json:"reason,omitempty" maxLength:"256" doc:"For those who look later. What is beyond 256 bytes is cut."`
 }
 
 // WeightBody is the body of PUT …/weight.
