@@ -305,14 +305,7 @@ func TestClientOtherCluster(t *testing.T) {
 	stop(t, a1)
 	mine.Raft.JoinURL = a2.HTTP()
 	a3 = start(t, mine)
-	select {
-	case err := <-a3.Failed():
-		if !errors.Is(err, store.ErrOtherCluster) || !strings.Contains(err.Error(), "fluid-agent reset") {
-			t.Errorf("got %v", err)
-		}
-	case <-time.After(20 * time.Second):
-		t.Error("it goes on")
-	}
+	endsAsOther(t, a3)
 }
 
 // A DNS server at a client that died is named: nobody vouches for it.

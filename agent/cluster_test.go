@@ -130,8 +130,14 @@ func TestJoinOtherCluster(t *testing.T) {
 	leading(t, client(t, a1, ""))
 	cfg.Raft.JoinURL = a1.HTTP()
 	a2 = start(t, cfg)
+	endsAsOther(t, a2)
+}
+
+// endsAsOther waits until an agent ends because it has state of another cluster.
+func endsAsOther(t *testing.T, a *agent.Agent) {
+	t.Helper()
 	select {
-	case err := <-a2.Failed():
+	case err := <-a.Failed():
 		if !errors.Is(err, store.ErrOtherCluster) || !strings.Contains(err.Error(), "fluid-agent reset") {
 			t.Errorf("got %v", err)
 		}

@@ -142,12 +142,7 @@ func TestOriginLog(t *testing.T) {
 // An instance registered at one agent is answered at the other, and goes when
 // it is withdrawn.
 func TestEphemeralAcrossAgents(t *testing.T) {
-	cfg := testConfig(t)
-	cfg.Gossip.Impl, cfg.Gossip.Bind = "crdt", "127.0.0.1:0"
-	a1 := start(t, cfg)
-	c1 := client(t, a1, "")
-	leading(t, c1)
-	seed := gossipAddress(t, c1)
+	_, a1, _, seed := inMesh(t)
 	a2, c2 := joined(t, "node2", a1.HTTP(), func(c *agent.Config) {
 		c.Gossip.Impl, c.Gossip.Bind, c.Gossip.Seeds = "crdt", "127.0.0.1:0", []string{seed}
 	})

@@ -91,12 +91,7 @@ func TestMesh(t *testing.T) {
 
 // Two agents of one cluster are in one mesh.
 func TestMeshOfServers(t *testing.T) {
-	cfg := testConfig(t)
-	cfg.Gossip.Impl, cfg.Gossip.Bind = "crdt", "127.0.0.1:0"
-	a1 := start(t, cfg)
-	c1 := client(t, a1, "")
-	leading(t, c1)
-	seed := gossipAddress(t, c1)
+	_, a1, c1, seed := inMesh(t)
 	_, c2 := joined(t, "node2", a1.HTTP(), func(c *agent.Config) {
 		c.Gossip.Impl, c.Gossip.Bind, c.Gossip.Seeds = "crdt", "127.0.0.1:0", []string{seed}
 	})

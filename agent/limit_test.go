@@ -3,7 +3,6 @@ package agent_test
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -65,22 +64,8 @@ func TestMemberlistLimit(t *testing.T) {
 // metric returns the value of a metric without labels.
 func metric(t *testing.T, a *agent.Agent, name string) string {
 	t.Helper()
-	hc := &http.Client{Transport: &http.Transport{}}
-	defer hc.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, a.HTTP()+"/metrics", http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := hc.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(b)) {
+	_, text := put(t, a, http.MethodGet, "/metrics", "")
+	for line := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(line, name+" "); ok {
 			return strings.TrimSpace(value)
 		}

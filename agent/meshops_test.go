@@ -32,6 +32,18 @@ func meshed(t *testing.T) (a1, a2 *agent.Agent, c1, c2 *api.Client) {
 	return a1, a2, c1, c2
 }
 
+// inMesh starts an agent in a mesh of its own without keys, and returns where
+// others find it.
+func inMesh(t *testing.T) (cfg agent.Config, a *agent.Agent, c *api.Client, seed string) {
+	t.Helper()
+	cfg = testConfig(t)
+	cfg.Gossip.Impl, cfg.Gossip.Bind = "crdt", "127.0.0.1:0"
+	a = start(t, cfg)
+	c = client(t, a, "")
+	leading(t, c)
+	return cfg, a, c, gossipAddress(t, c)
+}
+
 // nodes returns the names of the nodes that are attended.
 func nodes(t *testing.T, c *api.Client) string {
 	t.Helper()

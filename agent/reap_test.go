@@ -140,12 +140,7 @@ func TestReap(t *testing.T) {
 // A second writer of the agent's own origin, as a copied data directory makes
 // one, leaves the agent with a new origin and all that it registered.
 func TestClonedOrigin(t *testing.T) {
-	cfg := testConfig(t)
-	cfg.Gossip.Impl, cfg.Gossip.Bind = "crdt", "127.0.0.1:0"
-	a := start(t, cfg)
-	c := client(t, a, "")
-	leading(t, c)
-	seed := gossipAddress(t, c)
+	cfg, a, c, seed := inMesh(t)
 	if status, text := put(t, a, "PUT", "/v1/services/cache/instances/10.0.0.5", `{"ip":"10.0.0.5"}`); status != 201 {
 		t.Fatal(text)
 	}

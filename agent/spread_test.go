@@ -69,12 +69,7 @@ func find(t *testing.T, c *api.Client, id string) (found api.Member, ok bool) {
 // A DNS member without an agent counts: it gets on the roster by being in the
 // mesh, its word goes through the mesh, and only by leaving it gets off.
 func TestEverywhereInMesh(t *testing.T) {
-	cfg := testConfig(t)
-	cfg.Gossip.Impl, cfg.Gossip.Bind = "crdt", "127.0.0.1:0"
-	a1 := start(t, cfg)
-	c1 := client(t, a1, "")
-	leading(t, c1)
-	seed := gossipAddress(t, c1)
+	_, a1, c1, seed := inMesh(t)
 	_, c2 := joined(t, "node2", a1.HTTP(), func(c *agent.Config) {
 		c.Gossip.Impl, c.Gossip.Bind, c.Gossip.Seeds = "crdt", "127.0.0.1:0", []string{seed}
 	})

@@ -294,20 +294,13 @@ func (s *state) advance(pos record.Position, entries []record.Entry) *state {
 // commit has the leader run a command. What is certainly not done is tried
 // again until ctx is done, as Store.execute does.
 func (c *Client) commit(ctx context.Context, cmd *command) (outcome, error) {
-	for unknown := false; ; {
-		var o outcome
-		err := error(&NotLeaderError{Leader: c.Leader()})
-		if leader := c.Leader(); leader.HTTP != "" {
-			o, err = c.remote.write(ctx, leader, cmd)
+	return cmd.insist(func() (outcome, error) {
+		leader := c.Leader()
+		if leader.HTTP == "" {
+			return outcome{}, &NotLeaderError{Leader: leader}
 		}
-		unknown = unknown || errors.Is(err, ErrUnknown)
-		if err == nil || !errors.Is(err, ErrUnavailable) && (!errors.Is(err, ErrUnknown) || cmd.meta.IdempotencyKey == "") {
-			return o, afterAll(err, unknown)
-		}
-		if !c.retry(ctx) {
-			return o, afterAll(err, unknown)
-		}
-	}
+		return c.remote.write(ctx, leader, cmd)
+	}, func(error) bool { return c.retry(ctx) })
 }
 
 // retry asks for news of the leader and waits a moment. It reports false if ctx
@@ -316,15 +309,7 @@ func (c *Client) retry(ctx context.Context) bool {
 	if c.cfg.Refresh != nil {
 		c.cfg.Refresh()
 	}
-	t := time.NewTimer(retryPause)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-	case <-c.ctx.Done():
-	}
-	return false
+	return pause(ctx, c.ctx)
 }
 
 // Linearizable returns a State that holds every write that was acknowledged

@@ -44,18 +44,25 @@ var errDeposed = errors.New("another server leads since")
 // want of a leader or because it has just changed, is tried again until ctx is
 // done; what may be done only if an idempotency key makes that safe.
 func (s *Store) execute(ctx context.Context, c *command) (outcome, error) {
+	return c.insist(func() (outcome, error) { return s.executeOnce(ctx, c) }, func(err error) bool {
+		var nl *NotLeaderError
+		if s.fsm.failed() != nil ||
+			s.cfg.Forwarder == nil && errors.As(err, &nl) && nl.Leader.ID != "" && nl.Leader.ID != s.disk.dir.id {
+			return false
+		}
+		return pause(ctx, s.ctx)
+	})
+}
+
+// insist tries to commit the command until it is done, or certainly refused,
+// or may be done and must not be done twice. After any other error pause waits,
+// or reports false to give up.
+func (c *command) insist(try func() (outcome, error), pause func(error) bool) (outcome, error) {
 	for unknown := false; ; {
-		o, err := s.executeOnce(ctx, c)
+		o, err := try()
 		unknown = unknown || errors.Is(err, ErrUnknown)
 		again := errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUnknown) && c.meta.IdempotencyKey != ""
-		if err == nil || !again || s.fsm.failed() != nil {
-			return o, afterAll(err, unknown)
-		}
-		var nl *NotLeaderError
-		if s.cfg.Forwarder == nil && errors.As(err, &nl) && nl.Leader.ID != "" && nl.Leader.ID != s.disk.dir.id {
-			return o, afterAll(err, unknown)
-		}
-		if !s.pause(ctx) {
+		if err == nil || !again || !pause(err) {
 			return o, afterAll(err, unknown)
 		}
 	}
@@ -70,15 +77,16 @@ func afterAll(err error, unknown bool) error {
 	return err
 }
 
-// pause waits a moment, and reports false if ctx or the store ends before.
-func (s *Store) pause(ctx context.Context) bool {
+// pause waits a moment, and reports false if the request or whoever carries it
+// out ends before.
+func pause(request, owner context.Context) bool {
 	t := time.NewTimer(retryPause)
 	defer t.Stop()
 	select {
 	case <-t.C:
 		return true
-	case <-ctx.Done():
-	case <-s.ctx.Done():
+	case <-request.Done():
+	case <-owner.Done():
 	}
 	return false
 }
@@ -276,7 +284,7 @@ func (s *Store) Linearizable(ctx context.Context) (State, error) {
 		if s.cfg.Forwarder == nil && errors.As(err, &nl) && nl.Leader.ID != "" && nl.Leader.ID != s.disk.dir.id {
 			return State{}, err
 		}
-		if !s.pause(ctx) {
+		if !pause(ctx, s.ctx) {
 			return State{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 	}
